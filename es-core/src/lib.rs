@@ -1,0 +1,31 @@
+//! Exactly-once event sourcing on Apache Kafka: the domain traits and the pure engine.
+//!
+//! This crate knows no broker, no disk, no threads, no clock and no randomness: those come in through its ports, so that the very same
+//! loop runs in production and in simulation.
+//!
+//! | what | where |
+//! |---|---|
+//! | what a user writes | [`event`], [`aggregate`], [`command`], [`codec`] |
+//! | what goes over the wire | [`record`], [`envelope`], [`partition`] |
+//! | the ports | [`broker`], [`state_store`], [`clock`] |
+
+pub mod aggregate;
+pub mod broker;
+pub mod clock;
+pub mod codec;
+pub mod command;
+pub mod event;
+pub mod partition;
+pub mod record;
+pub mod state_store;
+
+pub use aggregate::{Aggregate, AggregateId, Context, Decide, Decision, Draft, Events, Fold, Folds, Millis, emit, nothing, reject};
+pub use codec::{Codec, Json, Postcard};
+pub use command::Command;
+pub use event::{Event, EventType, FoldInto, IntoEvents, VariantOf};
+
+/// For generated code only: not covered by any promise.
+#[doc(hidden)]
+pub mod __private {
+    pub use serde;
+}
