@@ -2,7 +2,8 @@
 //!
 //! Each scenario also checks the [laws](crate::check::Law) that apply to it, on its own history and command, without being asked.
 
-use crate::check::{self, Broken, Checked, Outcome};
+use crate::check::decide::{Outcome, OutcomeOf};
+use crate::check::{Broken, Checked, codec, decide, fold};
 use crate::diff::{diff, marked};
 use es_core::{Command, Context, Decide, IntoEvents, Millis};
 use std::fmt::Debug;
@@ -53,7 +54,7 @@ impl<A: Checked> Given<A> {
     #[track_caller]
     #[must_use]
     pub fn state(self) -> A {
-        lawful(check::history(&self.history))
+        lawful(history(&self.history))
     }
 
     /// Decides the command.
@@ -66,16 +67,15 @@ impl<A: Checked> Given<A> {
     where
         A: Decide,
     {
-        let state: A = lawful(check::history(&self.history));
+        let state: A = lawful(history(&self.history));
         let key = command.key().map(|key| key.into_owned());
         let aggregate_id = self.aggregate_id.or(key).unwrap_or_else(|| "aggregate".to_owned());
         let sequence = self.history.len() as u64;
         let context = Context { aggregate_id: &aggregate_id, command_id: &self.command_id, time: self.time, sequence };
-        lawful(check::command_round_trip(&command));
-        let outcome = lawful(check::decision(&state, &command, &context));
+        let outcome = lawful(decision(&state, &command, &context));
         let mut history = self.history;
         history.extend_from_slice(outcome.events());
-        let state = lawful(check::history(&history));
+        let state = lawful(self::history(&history));
         Decided { story: format!("when {command:?}"), outcome, state }
     }
 }
@@ -193,6 +193,25 @@ fn told<E: Debug, R: Debug>(outcome: &Outcome<E, R>) -> String {
         Outcome::Rejected(rejection) => format!("it was rejected with\n{}", marked('+', &format!("{rejection:#?}"))),
         Outcome::Nothing => "there was nothing to do".to_owned(),
     }
+}
+
+/// Checks the laws of folds on one history, and returns its state.
+fn history<A: Checked>(events: &[A::Event]) -> Result<A, Broken> {
+    let state = fold::does_not_panic(events)?;
+    fold::is_deterministic::<A>(events)?;
+    fold::replay_is_incremental::<A>(events)?;
+    fold::snapshots_round_trip::<A>(events)?;
+    events.iter().try_for_each(codec::event_round_trip)?;
+    Ok(state)
+}
+
+/// Checks the laws of decisions on one command, and returns what was decided.
+fn decision<A: Decide + Checked>(state: &A, command: &A::Command, context: &Context<'_>) -> Result<OutcomeOf<A>, Broken> {
+    let outcome = decide::does_not_panic(state, command, context)?;
+    decide::is_deterministic(state, command, context)?;
+    decide::twice_has_one_outcome(state, command, context)?;
+    codec::command_round_trip(command)?;
+    Ok(outcome)
 }
 
 #[track_caller]
