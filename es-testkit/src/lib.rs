@@ -2,7 +2,11 @@
 
 pub mod check;
 mod diff;
+#[cfg(feature = "laws")]
+pub mod laws;
 pub mod scenario;
 mod trial;
 
+#[cfg(feature = "laws")]
+pub use proptest;
 pub use scenario::given;

@@ -52,6 +52,22 @@ pub(crate) fn twice_has_one_outcome<A: Decide + Checked>(state: &A, command: &A:
     same(command, LAW, "had another outcome (+) on the state read back", &first, &second)
 }
 
+/// Compares the outcomes of one story with those of the same story told later.
+pub(crate) fn same_later<A: Decide + Checked>(
+    story: &[impl Debug],
+    before: &[(&str, OutcomeOf<A>)],
+    after: &[(&str, OutcomeOf<A>)],
+) -> Result<(), Broken> {
+    match before.iter().zip(after).zip(story).find(|((before, after), _)| before != after) {
+        Some((((name, before), (_, after)), command)) => {
+            let finding = format!("`{name}` had another outcome (+) a moment later\n{}\nthe command {command:?}", diff(before, after));
+            Err(Broken { law: Law::TimeChangesNothing, finding })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Decides once, and catches a panic.
 pub(crate) fn outcome<A: Decide>(state: &A, command: &A::Command, context: &Context<'_>) -> Result<OutcomeOf<A>, Panicked> {
     trial(|| state.decide(command, context)).map(Outcome::of)
 }
@@ -67,7 +83,7 @@ fn same<C: Command, E: Debug + PartialEq, R: Debug + Serialize>(
     expected: &Outcome<E, R>,
     actual: &Outcome<E, R>,
 ) -> Result<(), Broken> {
-    match expected.same(actual) {
+    match expected == actual {
         true => Ok(()),
         false => Err(broken(command, law, &format!("{what}\n{}", diff(expected, actual)))),
     }
@@ -91,9 +107,9 @@ impl<E, R> Outcome<E, R> {
     }
 }
 
-impl<E: PartialEq, R: Serialize> Outcome<E, R> {
-    /// Rejections need no `PartialEq`: they are compared as they are written.
-    pub(crate) fn same(&self, other: &Self) -> bool {
+/// Rejections need no `PartialEq`: they are compared as they are written.
+impl<E: PartialEq, R: Serialize> PartialEq for Outcome<E, R> {
+    fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Outcome::Accepted(a), Outcome::Accepted(b)) => a == b,
             (Outcome::Rejected(a), Outcome::Rejected(b)) => match (serde_json::to_value(a), serde_json::to_value(b)) {
