@@ -1,1 +1,4 @@
 //! Under construction.
+
+pub mod conformance;
+pub mod store;
