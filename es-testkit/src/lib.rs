@@ -1,10 +1,12 @@
 //! Tests of event-sourced domains: given/when/then, laws, and an in-memory broker and store for es-core.
 
 pub mod check;
+pub mod conformance;
 mod diff;
 #[cfg(feature = "laws")]
 pub mod laws;
 pub mod scenario;
+pub mod store;
 mod trial;
 
 #[cfg(feature = "laws")]

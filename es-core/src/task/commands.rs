@@ -12,7 +12,7 @@ use crate::envelope::{Headers, Outcome, Provenance, Writing, key};
 use crate::event::{DecodeError, Event as _};
 use crate::partition::partition_of;
 use crate::record::{Place, RecordBatch, RecordRef, Role};
-use crate::state_store::StateStore;
+use crate::state_store::{MAX_KEY_BYTES, StateStore};
 use crate::topology::Kind;
 use std::fmt::Write as _;
 use std::marker::PhantomData;
@@ -76,7 +76,7 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
     }
     within_limit(input, env.settings.max_command_bytes).or_dead(Cause::Oversized)?;
     let id = key(input).or_dead(Cause::Key)?;
-    id.parse::<A::Id>().map_err(|_| format!("`{}` is no id of `{}`", id.escape_debug(), A::NAME)).or_dead(Cause::Key)?;
+    is_an_id::<A>(id).or_dead(Cause::Key)?;
     in_its_partition(id, env.topics.partitions, step.task).or_dead(Cause::Partition)?;
     let headers = Headers::read(input).or_dead(Cause::Undecodable)?;
     let value = input.value.ok_or("it has no value: a tombstone is no command").or_dead(Cause::Undecodable)?;
@@ -211,6 +211,13 @@ fn within_limit(input: &RecordRef<'_>, limit: usize) -> Result<(), String> {
         bytes if bytes > limit => Err(format!("it has {bytes} bytes, and {limit} are taken (`max.command.bytes`)")),
         _ => Ok(()),
     }
+}
+
+fn is_an_id<A: Decide>(id: &str) -> Result<(), String> {
+    if id.is_empty() || id.len() >= MAX_KEY_BYTES {
+        return Err(format!("its key has {} bytes; a key has 1 to {}", id.len(), MAX_KEY_BYTES - 1));
+    }
+    id.parse::<A::Id>().map(|_| ()).map_err(|_| format!("its key `{}` is no id of `{}`", id.escape_debug(), A::NAME))
 }
 
 fn in_its_partition(id: &str, partitions: i32, task: i32) -> Result<(), String> {

@@ -9,7 +9,7 @@ use crate::dead_letter::Cause;
 use crate::envelope::{Envelope, key};
 use crate::partition::partition_of;
 use crate::record::RecordRef;
-use crate::state_store::StateStore;
+use crate::state_store::{MAX_KEY_BYTES, StateStore};
 use crate::topology::Kind;
 use std::marker::PhantomData;
 
@@ -88,6 +88,9 @@ fn fold<'a, T: Aggregate, S: StateStore>(
         Ok(id) => id,
         Err(error) => return Ok(Err((Cause::Key, error.to_string()))),
     };
+    if id.is_empty() || id.len() >= MAX_KEY_BYTES {
+        return Ok(Err((Cause::Key, format!("its key has {} bytes; a key has 1 to {}", id.len(), MAX_KEY_BYTES - 1))));
+    }
     let right = partition_of(id.as_bytes(), step.env.topics.partitions);
     if right != step.task {
         return Ok(Err((Cause::Partition, format!("its key `{}` belongs to partition {right}", id.escape_debug()))));
