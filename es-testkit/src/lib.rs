@@ -1,1 +1,4 @@
 //! Under construction.
+
+#[cfg(feature = "kafka-server")]
+pub mod kafka_server;
