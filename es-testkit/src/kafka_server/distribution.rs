@@ -51,8 +51,8 @@ impl Distribution {
         &self.home
     }
 
-    /// A call of a Java class of the jars, still without arguments, with at most `heap_megabytes` MiB of heap.
-    pub(super) fn java(&self, class: &str, heap_megabytes: u32) -> Command {
+    /// A call of a Java class of the jars, still without arguments, with at most `heap_megabytes` MiB of heap. It logs to its standard error.
+    pub(super) fn java(&self, class: &str, heap_megabytes: u32, log_level: &str) -> Command {
         let mut command = Command::new(&self.java);
         command
             .arg(format!("-Xmx{heap_megabytes}m"))
@@ -60,7 +60,8 @@ impl Distribution {
             .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .arg("-cp")
             .arg(self.jars().join("*"))
-            .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+            .arg(format!("-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}"))
+            .args(["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"])
             .arg(class);
         command
     }
@@ -136,11 +137,11 @@ fn home() -> PathBuf {
     std::env::var_os("ES_KAFKA_HOME").map_or_else(|| target_folder().join(format!("kafka-{KAFKA_VERSION}")), PathBuf::from)
 }
 
-/// Cargo's target folder: the one that this program was built into, known by the tag that cargo puts there.
+/// Cargo's target folder: the one that this program was built into, known by the file in which cargo keeps what it knows of rustc.
 fn target_folder() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
-    let tagged = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
-    tagged.map_or_else(std::env::temp_dir, Path::to_path_buf)
+    let target = program.ancestors().find(|folder| folder.join(".rustc_info.json").exists());
+    target.map_or_else(std::env::temp_dir, Path::to_path_buf)
 }
 
 fn find_java() -> Result<PathBuf, KafkaError> {

@@ -210,7 +210,7 @@ log.dirs={}
     }
 
     fn format(&self, distribution: &Distribution) -> Result<(), KafkaError> {
-        let mut command = distribution.java("kafka.tools.StorageTool", 256);
+        let mut command = distribution.java("kafka.tools.StorageTool", 256, "warn");
         command.args(["format", "--standalone", "--cluster-id", &cluster_id(), "--config"]).arg(self.settings_file());
         if self.security.is_some() {
             command.args(Security::format_arguments());
@@ -225,7 +225,7 @@ log.dirs={}
     /// Starts the process and waits until it answers.
     fn run(&mut self, distribution: &Distribution) -> Result<(), KafkaError> {
         const LIMIT: Duration = Duration::from_secs(90);
-        let mut command = distribution.java("kafka.Kafka", self.heap_megabytes);
+        let mut command = distribution.java("kafka.Kafka", self.heap_megabytes, "info");
         command.arg(self.settings_file());
         let spawned = GuardedProcess::spawn(&mut command, &self.log_file(), &self.folder);
         let mut process = spawned.map_err(|e| KafkaError::failed("could not start the broker", e))?;
@@ -275,6 +275,8 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 auto.create.topics.enable=false
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
 message.max.bytes=10485760
 log.cleaner.dedupe.buffer.size=16777216
 group.initial.rebalance.delay.ms=0

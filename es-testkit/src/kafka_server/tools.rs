@@ -186,7 +186,7 @@ impl Server {
 
     fn run_java(&self, class: &str, arguments: &[&str], input: &[u8]) -> Result<String, KafkaError> {
         let failed = |cause: &dyn std::fmt::Display| KafkaError::failed(format_args!("{class} failed"), cause);
-        let mut command = self.distribution().java(class, TOOL_HEAP);
+        let mut command = self.distribution().java(class, TOOL_HEAP, "warn");
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| failed(&e))?;
         let mut stdin = child.stdin.take().expect("piped");
