@@ -38,7 +38,7 @@ pub use distribution::{Distribution, KAFKA_VERSION};
 pub use security::Security;
 pub use server::{Server, ServerOptions};
 pub use tools::{NewRecord, ReadRecord};
-pub use trials::run_broker_tests;
+pub use trials::{BrokerTest, run_broker_tests};
 
 use std::fmt;
 

@@ -137,7 +137,7 @@ impl Server {
         let distribution = Distribution::obtain()?;
         let first = bootstrap_servers.split(',').next().unwrap_or_default();
         let address = std::net::ToSocketAddrs::to_socket_addrs(first).ok().and_then(|mut found| found.next());
-        if !address.is_some_and(|address| answers(address).is_ok()) {
+        if address.is_none_or(|address| answers(address).is_err()) {
             return Err(KafkaError::Failed(format!(
                 "no Kafka answers at ES_TEST_BOOTSTRAP_SERVERS={bootstrap_servers}: start it, or unset the variable to have one started"
             )));

@@ -10,12 +10,15 @@ use std::time::Duration;
 /// How long one test may take before it counts as hanging.
 const TEST_LIMIT: Duration = Duration::from_secs(300);
 
-/// Runs tests, each by its name, against the [shared](Server::shared) broker: the whole `main` of a test target with `harness = false`. It
+/// A test that needs a broker, with its name.
+pub type BrokerTest = (&'static str, fn(&Server));
+
+/// Runs tests against the [shared](Server::shared) broker: the whole `main` of a test target with `harness = false`. It
 /// takes the arguments that `cargo test` passes on, and the broker is started by the first test that runs.
 ///
 /// Where no broker can run, the tests are reported as *ignored*, and the last lines on the standard error say what was not run and what to
 /// install. With `ES_REQUIRE_BROKER=1` they fail instead. A test that takes longer than five minutes fails.
-pub fn run_broker_tests(tests: Vec<(&'static str, fn(&Server))>) -> ExitCode {
+pub fn run_broker_tests(tests: Vec<BrokerTest>) -> ExitCode {
     let arguments = Arguments::from_args();
     let missing = match Distribution::find() {
         Err(KafkaError::Missing(what)) if !broker_required() => Some(what),
