@@ -3,6 +3,8 @@
 pub mod check;
 pub mod conformance;
 mod diff;
+#[cfg(feature = "kafka-server")]
+pub mod kafka_server;
 #[cfg(feature = "laws")]
 pub mod laws;
 pub mod scenario;
