@@ -21,8 +21,7 @@ pub fn any_command<C: Command>() -> impl Strategy<Value = C> {
     for name in C::NAMES {
         probe(name, MEND, |tape| try_command::<C>(name, tape));
     }
-    (0..C::NAMES.len(), tape())
-        .prop_filter_map("no such command", |(which, tape)| try_command(C::NAMES[which], &tape).and_then(Result::ok))
+    (0..C::NAMES.len(), tape()).prop_filter_map("no such command", |(which, tape)| try_command(C::NAMES[which], &tape).and_then(Result::ok))
 }
 
 /// Any event of any version that is read, invented through serde; old versions arrive upcast.

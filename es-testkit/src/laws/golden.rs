@@ -90,7 +90,9 @@ fn write<E: Event>(file: &Path, kind: &EventType, events: &impl Strategy<Value =
         bytes.push(b'\n');
     }
     let dir = file.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(dir).and_then(|()| std::fs::write(file, &bytes)).map_err(|e| format!("{} cannot be written: {e}", file.display()))?;
+    std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::write(file, &bytes))
+        .map_err(|e| format!("{} cannot be written: {e}", file.display()))?;
     Ok(bytes)
 }
 
