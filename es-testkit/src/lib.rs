@@ -1,5 +1,6 @@
 //! Tests of event-sourced domains: given/when/then, laws, and an in-memory broker and store for es-core.
 
+pub mod broker;
 pub mod check;
 pub mod conformance;
 mod diff;
