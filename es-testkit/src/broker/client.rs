@@ -10,18 +10,10 @@ use super::transactions::Producer;
 use super::wire::ClientId;
 use es_core::broker::{Appetite, Broker, BrokerError, BrokerEvent, Completion, ErrorKind, Fence, Fetched, OffsetCommit, Token};
 use es_core::record::{Place, RecordBatch, Role};
+use es_core::runner::Guarantee;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What a component promises about its inputs, as Kafka Streams' `processing.guarantee`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Guarantee {
-    /// Outputs and input offsets are in one transaction.
-    ExactlyOnce,
-    /// Outputs are written at once, offsets afterwards.
-    AtLeastOnce,
-}
 
 /// All that a client must know.
 #[derive(Debug, Clone)]
