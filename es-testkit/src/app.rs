@@ -27,6 +27,7 @@ pub struct TestApp<A: Aggregate, L: Logic<State = A> = Commands<A>> {
     topology: Topology,
     settings: Settings,
     logic: fn() -> L,
+    instance: u32,
     runner: Option<Runner<L, Client, MemoryStore, VirtualClock>>,
 }
 
@@ -38,6 +39,33 @@ impl Clock for VirtualClock {
     fn now(&self) -> Duration {
         self.0.now()
     }
+}
+
+/// Repeats the step of several processes in turn until all of them are idle.
+///
+/// # Errors
+/// Why one of them stopped.
+///
+/// # Panics
+/// When they do not come to rest.
+pub fn settle_all<A: Aggregate, L: Logic<State = A>>(apps: &mut [&mut TestApp<A, L>]) -> Result<(), RunnerError> {
+    let mut idle = 0;
+    for _ in 0..1_000_000 {
+        let mut all_idle = true;
+        for app in apps.iter_mut() {
+            let Some(runner) = app.runner.as_mut() else { continue };
+            if !runner.step(Duration::ZERO) {
+                return Err(runner.error().cloned().expect("it stops by itself only for an error"));
+            }
+            all_idle &= runner.is_idle() && runner.tasks().count() > 0;
+        }
+        idle = if all_idle { idle + 1 } else { 0 };
+        if idle > 8 {
+            return Ok(());
+        }
+        apps[0].cluster.advance(Duration::from_millis(1));
+    }
+    panic!("the applications do not come to rest");
 }
 
 /// Partitions of the topics that a [`TestApp`] creates.
@@ -111,9 +139,30 @@ impl<A: Aggregate, L: Logic<State = A>> TestApp<A, L> {
                 cluster.create_topic(topic, PARTITIONS, TopicConfig::default()).expect("a new topic");
             }
         }
-        let mut app = TestApp { cluster, disk: MemoryDisk::default(), topology, settings, logic, runner: None };
+        let mut app = TestApp { cluster, disk: MemoryDisk::default(), topology, settings, logic, instance: 0, runner: None };
         app.restart();
         app
+    }
+
+    /// Starts one more process of the same application, with a disk of its own. Use [`settle_all`] from then on: the two share the tasks.
+    ///
+    /// # Panics
+    /// When the application has crashed.
+    pub fn join(&self, instance: u32) -> Self {
+        let (cluster, topology, settings) = (self.cluster.clone(), self.topology.clone(), self.settings.clone());
+        let mut app = TestApp { cluster, disk: MemoryDisk::default(), topology, settings, logic: self.logic, instance, runner: None };
+        app.boot();
+        app
+    }
+
+    /// Starts again without letting anything happen yet.
+    pub fn boot_again(&mut self) {
+        self.boot();
+    }
+
+    /// Whether it owns the task of this key, and the task runs.
+    pub fn owns(&self, id: &str) -> bool {
+        self.runner.as_ref().is_some_and(|r| r.entry(id).is_ok())
     }
 
     /// The brokers.
@@ -191,7 +240,7 @@ impl<A: Aggregate, L: Logic<State = A>> TestApp<A, L> {
         let topics = self.topology.topics().map(|(role, name)| (role, name.to_owned()));
         let mut config = ClientConfig::new(
             self.topology.group(),
-            format!("{}-0-{}", self.topology.app, self.topology.component),
+            format!("{}-{}-{}", self.topology.app, self.instance, self.topology.component),
             self.topology.input(),
             topics,
         );

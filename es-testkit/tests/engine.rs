@@ -11,6 +11,7 @@ use es_core::runner::{Changelog, Guarantee, RunnerError, Settings};
 use es_core::task::{BadRows, Rows, TaskError, TaskState};
 use es_core::{Context, Decide, Decision, Draft, Fold, emit, nothing, reject};
 use es_testkit::TestApp;
+use es_testkit::app::settle_all;
 use es_testkit::broker::{CleanupPolicy, TopicConfig};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -335,6 +336,56 @@ fn compaction_and_a_lost_disk_leave_the_same_state() {
     app.restart();
     assert_eq!((0..3).map(|n| balance(&app, &format!("a{n}"))).sum::<u64>(), 40);
     assert!(app.runner().tasks().all(|t| t.state() == TaskState::Running));
+}
+
+/// Sends deposits of 1 to many accounts, each with an id of its own.
+fn send_many(app: &TestApp<Account>, from: u64, to: u64) {
+    for n in from..to {
+        let id = format!("command-{n}");
+        app.cluster()
+            .produce(
+                "account-commands",
+                format!("a{}", n % 23),
+                &[(header::TYPE, b"Deposit"), (header::ID, id.as_bytes())],
+                r#"{"amount":1}"#,
+            )
+            .unwrap();
+    }
+}
+
+fn each_command_has_one_event(app: &TestApp<Account>, commands: usize) {
+    let mut causes: Vec<String> = (0..23).flat_map(|n| app.history(&format!("a{n}"))).map(|e| e.causation_id.unwrap()).collect();
+    causes.sort_unstable();
+    causes.dedup();
+    let events: usize = (0..23).map(|n| app.history(&format!("a{n}")).len()).sum();
+    assert_eq!((events, causes.len()), (commands, commands));
+    for n in 0..23 {
+        let numbers: Vec<u64> = app.history(&format!("a{n}")).iter().map(|e| e.sequence).collect();
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn two_processes_share_the_tasks_and_one_takes_over_when_the_other_dies() {
+    let mut one = app();
+    let mut two = one.join(1);
+    send_many(&one, 0, 100);
+    settle_all(&mut [&mut one, &mut two]).unwrap();
+    assert_eq!((one.runner().tasks().count(), two.runner().tasks().count()), (2, 2));
+    send_many(&one, 50, 200);
+    settle_all(&mut [&mut one, &mut two]).unwrap();
+    each_command_has_one_event(&one, 200);
+    two.crash(0);
+    send_many(&one, 150, 300);
+    settle_all(&mut [&mut one, &mut two]).unwrap();
+    each_command_has_one_event(&one, 300);
+    assert_eq!(one.runner().tasks().count(), 4);
+    two.boot_again();
+    send_many(&one, 250, 400);
+    settle_all(&mut [&mut one, &mut two]).unwrap();
+    each_command_has_one_event(&one, 400);
+    let total: u64 = (0..23).map(|n| format!("a{n}")).map(|id| if one.owns(&id) { balance(&one, &id) } else { balance(&two, &id) }).sum();
+    assert_eq!(total, 400);
 }
 
 mod table {
