@@ -110,9 +110,8 @@ pub fn check<A: Decide + Checked>(
     events: impl Strategy<Value = A::Event>,
 ) {
     let stories = story(commands);
-    let decided = |check: fn(&[A::Event]) -> Result<(), Broken>| {
-        property::<A, _>(&stories, |story| check(&tell::<A>(story, |_, _, _| Ok(()))?))
-    };
+    let decided =
+        |check: fn(&[A::Event]) -> Result<(), Broken>| property::<A, _>(&stories, |story| check(&tell::<A>(story, |_, _, _| Ok(()))?));
     let each = |check: fn(&A, &A::Command, &Context<'_>) -> Result<(), Broken>| {
         property::<A, _>(&stories, |story| tell::<A>(story, check).map(drop))
     };
@@ -127,8 +126,16 @@ pub fn check<A: Decide + Checked>(
         Law::DecideDoesNotPanic => each(|state, command, context| decide::does_not_panic(state, command, context).map(drop)),
         Law::SameCommandTwiceOneOutcome => each(decide::twice_has_one_outcome),
         Law::TimeChangesNothing => {
-            let decided = remember::<A, _, _>(stories, |story| outcomes::<A>(story), |story, before, after| decide::same_later::<A>(story, before, after));
-            let folded = remember::<A, _, _>(history(&events), |events| fold::states::<A>(events), |events, before, after| fold::same_later::<A>(events, before, after));
+            let decided = remember::<A, _, _>(
+                stories,
+                |story| outcomes::<A>(story),
+                |story, before, after| decide::same_later::<A>(story, before, after),
+            );
+            let folded = remember::<A, _, _>(
+                history(&events),
+                |events| fold::states::<A>(events),
+                |events, before, after| fold::same_later::<A>(events, before, after),
+            );
             wait_for_the_next_second();
             lawful(decided());
             return lawful(folded());
@@ -151,7 +158,11 @@ pub fn check_table<A: Checked>(law: Law, crate_dir: &str, events: impl Strategy<
         Law::SnapshotRoundTrip => arbitrary(fold::snapshots_round_trip::<A>),
         Law::EventRoundTrip => arbitrary(|events| events.iter().try_for_each(codec::event_round_trip)),
         Law::TimeChangesNothing => {
-            let folded = remember::<A, _, _>(history(&events), |events| fold::states::<A>(events), |events, before, after| fold::same_later::<A>(events, before, after));
+            let folded = remember::<A, _, _>(
+                history(&events),
+                |events| fold::states::<A>(events),
+                |events, before, after| fold::same_later::<A>(events, before, after),
+            );
             wait_for_the_next_second();
             folded()
         }

@@ -116,3 +116,57 @@ mod own_strategies {
     es_testkit::laws!(Stock, commands = clear());
     es_testkit::laws!(table Totals, mod = by_events, events = es_testkit::laws::any_event());
 }
+
+mod uninventable {
+    use super::*;
+    use es_testkit::laws::{any_command, any_event};
+
+    /// Why there is no strategy.
+    fn refusal<S>(strategy: fn() -> S) -> String {
+        let panic = std::panic::catch_unwind(strategy).err().expect("a strategy was made");
+        *panic.downcast::<String>().expect("a formatted message")
+    }
+
+    #[test]
+    fn an_untagged_field_asks_for_a_strategy() {
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Number(u64),
+            Text(String),
+        }
+        events! { LooseEvent of "loose" { Fine {}, Loose { either: Either } } }
+        assert_eq!(
+            refusal(any_event::<LooseEvent>),
+            "no `Loose version 1` can be invented: the type is read by looking at what is there (an untagged or internally tagged enum, `flatten`, \
+             or any JSON value).\nPass a proptest strategy: `laws!(…, events = my_events())`."
+        );
+    }
+
+    #[test]
+    fn an_impl_by_hand_asks_for_a_strategy() {
+        #[derive(Debug)]
+        struct Ping;
+        impl es_core::Command for Ping {
+            const NAMES: &'static [&'static str] = &["Ping"];
+            type Codec = es_core::Json;
+            fn name(&self) -> &'static str {
+                "Ping"
+            }
+            fn encode(&self, _: &mut Vec<u8>) -> Result<(), es_core::codec::CodecError> {
+                Ok(())
+            }
+            fn encode_tagged(&self, _: &mut Vec<u8>) -> Result<(), es_core::codec::CodecError> {
+                Ok(())
+            }
+            fn decode(_: &str, _: &[u8]) -> Result<Self, es_core::event::DecodeError> {
+                Ok(Ping)
+            }
+        }
+        assert_eq!(
+            refusal(any_command::<Ping>),
+            "no `Ping` can be invented: its impl was written by hand, without the hook that the macros generate.\n\
+             Pass a proptest strategy: `laws!(…, commands = my_commands())`."
+        );
+    }
+}

@@ -47,12 +47,13 @@ pub(crate) fn replay_is_incremental<A: Checked>(events: &[A::Event]) -> Result<(
     let mut replayed = A::default();
     let mut current = A::default();
     for (place, event) in Place::each(events) {
-        let (before, mut next) = (current.clone(), current.clone());
+        let mut next = current.clone();
+        let onto_copy = apply(&mut next, event);
+        place.same(LAW, "changed (+) the state of which it was given a copy", &replayed, &current)?;
         if apply(&mut replayed, event).is_err() {
             break;
         }
-        apply(&mut next, event).map_err(|panicked| place.broken(LAW, &format!("panicked on a copy of the state: {panicked}")))?;
-        place.same(LAW, "changed (+) the state of which it was given a copy", &before, &current)?;
+        onto_copy.map_err(|panicked| place.broken(LAW, &format!("panicked on a copy of the state: {panicked}")))?;
         place.same(LAW, "gave another state (+) when it was folded onto a copy", &replayed, &next)?;
         current = next;
     }

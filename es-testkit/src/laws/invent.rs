@@ -84,7 +84,7 @@ impl Inventor<'_> {
 
     /// An element is followed by another in three of four cases.
     fn length(self) -> usize {
-        (0..LONGEST).take_while(|_| self.word() % 4 != 0).count()
+        (0..LONGEST).take_while(|_| !self.word().is_multiple_of(4)).count()
     }
 }
 
@@ -133,7 +133,9 @@ impl<'de> Deserializer<'de> for Inventor<'_> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Unfit> {
-        Err(Unfit("the type is read by looking at what is there (an untagged or internally tagged enum, `flatten`, or any JSON value)".to_owned()))
+        Err(Unfit(
+            "the type is read by looking at what is there (an untagged or internally tagged enum, `flatten`, or any JSON value)".to_owned(),
+        ))
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unfit> {
@@ -313,7 +315,11 @@ mod tests {
     enum Kind {
         None,
         One(i8),
-        Some { #[serde(alias = "n")] name: String, at: Option<char> },
+        Some {
+            #[serde(alias = "n")]
+            name: String,
+            at: Option<char>,
+        },
     }
 
     #[derive(Deserialize, Debug, PartialEq)]
@@ -334,14 +340,30 @@ mod tests {
 
     #[test]
     fn an_empty_tape_gives_the_smallest_value() {
-        let smallest =
-            All { flag: false, number: 0, kind: Kind::None, list: vec![], map: BTreeMap::new(), skipped: 0, pair: (0, ()) };
+        let smallest = All { flag: false, number: 0, kind: Kind::None, list: vec![], map: BTreeMap::new(), skipped: 0, pair: (0, ()) };
         assert_eq!(invented::<All>(&[]).unwrap(), smallest);
     }
 
     #[test]
     fn each_word_decides_one_thing() {
-        let tape = [1, u64::MAX, 2, 28, 1, 3, /* the list's length */ 1, 1, 4, 7, 8, /* the map's */ 1, 0, 26, 16, /* the pair */ 3];
+        let tape = [
+            1,
+            u64::MAX,
+            2,
+            28,
+            1,
+            3,
+            /* the list's length */ 1,
+            1,
+            4,
+            7,
+            8,
+            /* the map's */ 1,
+            0,
+            26,
+            16,
+            /* the pair */ 3,
+        ];
         let value = invented::<All>(&tape).unwrap();
         assert_eq!((value.flag, value.number), (true, u32::MAX));
         assert_eq!(value.kind, Kind::Some { name: "ab".into(), at: Some('d') });
