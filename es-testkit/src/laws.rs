@@ -21,21 +21,19 @@
 mod arbitrary;
 mod golden;
 mod invent;
+mod later;
 
 pub use crate::check::{Checked, Law};
 pub use arbitrary::{any_command, any_event};
 
-use crate::check::decide::outcome;
 use crate::check::{Broken, codec, decide, fold};
-use arbitrary::{Step, history, story, tell};
-use es_core::{Command, Context, Decide};
+use arbitrary::{history, story, tell};
+use es_core::{Context, Decide};
 use proptest::prelude::Strategy;
-use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use std::fmt::{self, Debug};
 use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
 
 /// Writes the property tests of one aggregate or table: see the [module](mod@crate::laws).
 #[macro_export]
@@ -126,17 +124,8 @@ pub fn check<A: Decide + Checked>(
         Law::DecideDoesNotPanic => each(|state, command, context| decide::does_not_panic(state, command, context).map(drop)),
         Law::SameCommandTwiceOneOutcome => each(decide::twice_has_one_outcome),
         Law::TimeChangesNothing => {
-            let decided = remember::<A, _, _>(
-                stories,
-                |story| outcomes::<A>(story),
-                |story, before, after| decide::same_later::<A>(story, before, after),
-            );
-            let folded = remember::<A, _, _>(
-                history(&events),
-                |events| fold::states::<A>(events),
-                |events, before, after| fold::same_later::<A>(events, before, after),
-            );
-            wait_for_the_next_second();
+            let (decided, folded) = (later::decisions::<A>(stories), later::folds::<A>(history(&events)));
+            later::wait_for_the_next_second();
             lawful(decided());
             return lawful(folded());
         }
@@ -158,12 +147,8 @@ pub fn check_table<A: Checked>(law: Law, crate_dir: &str, events: impl Strategy<
         Law::SnapshotRoundTrip => arbitrary(fold::snapshots_round_trip::<A>),
         Law::EventRoundTrip => arbitrary(|events| events.iter().try_for_each(codec::event_round_trip)),
         Law::TimeChangesNothing => {
-            let folded = remember::<A, _, _>(
-                history(&events),
-                |events| fold::states::<A>(events),
-                |events, before, after| fold::same_later::<A>(events, before, after),
-            );
-            wait_for_the_next_second();
+            let folded = later::folds::<A>(history(&events));
+            later::wait_for_the_next_second();
             folded()
         }
         Law::EveryEventHasAGolden => golden::check(crate_dir, &events).map_err(|broken| broken.to_string()),
@@ -190,43 +175,6 @@ fn property<A: Checked, T: Debug>(cases: &impl Strategy<Value = T>, law: impl Fn
         TestError::Fail(finding, case) => report::<A>(&finding, &case, seed),
         TestError::Abort(why) => format!("no cases for the laws of `{}`: {why}", A::NAME),
     })
-}
-
-/// Runs some cases now, and returns what runs them again and compares. Of those that differ, the smallest is told: running takes
-/// time that has to pass, so nothing is shrunk.
-fn remember<A: Checked, T: Debug, R>(
-    cases: impl Strategy<Value = T>,
-    run: impl Fn(&T) -> R,
-    same: impl Fn(&T, &R, &R) -> Result<(), Broken>,
-) -> impl FnOnce() -> Result<(), String> {
-    const CASES: usize = 128;
-    let (mut runner, seed) = runner();
-    let cases: Vec<T> = (0..CASES).filter_map(|_| cases.new_tree(&mut runner).ok()).map(|tree| tree.current()).collect();
-    let before: Vec<R> = cases.iter().map(&run).collect();
-    move || {
-        let broken = cases.iter().zip(&before).filter_map(|(case, before)| Some((case, same(case, before, &run(case)).err()?)));
-        match broken.min_by_key(|(case, _)| format!("{case:?}").len()) {
-            Some((case, broken)) => Err(report::<A>(&broken, case, seed)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The outcomes of a story.
-fn outcomes<A: Decide + Checked>(story: &[Step<A::Command>]) -> Vec<(&'static str, decide::OutcomeOf<A>)> {
-    let mut outcomes = Vec::new();
-    let told = tell::<A>(story, |state, command, context| {
-        outcomes.extend(outcome(state, command, context).ok().map(|outcome| (command.name(), outcome)));
-        Ok(())
-    });
-    drop(told);
-    outcomes
-}
-
-/// So that a clock that is read in whole seconds shows another one.
-fn wait_for_the_next_second() {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    std::thread::sleep(Duration::from_nanos(1_005_000_000 - u64::from(now.subsec_nanos())));
 }
 
 fn report<A: Checked>(finding: &dyn fmt::Display, case: &dyn Debug, seed: u64) -> String {

@@ -55,21 +55,6 @@ pub(crate) fn twice_has_one_outcome<A: Decide + Checked>(state: &A, command: &A:
     Ok(())
 }
 
-/// Compares the outcomes of one story with those of the same story told later.
-pub(crate) fn same_later<A: Decide + Checked>(
-    story: &[impl Debug],
-    before: &[(&str, OutcomeOf<A>)],
-    after: &[(&str, OutcomeOf<A>)],
-) -> Result<(), Broken> {
-    match before.iter().zip(after).zip(story).find(|((before, after), _)| before != after) {
-        Some((((name, before), (_, after)), command)) => {
-            let finding = format!("`{name}` had another outcome (+) a moment later\n{}\nthe command {command:?}", diff(before, after));
-            Err(Broken { law: Law::TimeChangesNothing, finding })
-        }
-        None => Ok(()),
-    }
-}
-
 /// Decides once, and catches a panic.
 pub(crate) fn outcome<A: Decide>(state: &A, command: &A::Command, context: &Context<'_>) -> Result<OutcomeOf<A>, Panicked> {
     trial(|| state.decide(command, context)).map(Outcome::of)

@@ -76,20 +76,7 @@ pub(crate) fn snapshots_round_trip<A: Checked>(events: &[A::Event]) -> Result<()
     Ok(())
 }
 
-/// The states after each event, as far as none panics.
-pub(crate) fn states<A: Checked>(events: &[A::Event]) -> Vec<A> {
-    let mut state = A::default();
-    events.iter().map_while(|event| apply(&mut state, event).ok().map(|()| state.clone())).collect()
-}
-
-/// Compares the states of one history with those of the same history folded later.
-pub(crate) fn same_later<A: Checked>(events: &[A::Event], before: &[A], after: &[A]) -> Result<(), Broken> {
-    let mut states = Place::each(events).zip(before.iter().zip(after));
-    states.try_for_each(|((place, _), (before, after))| {
-        place.same(Law::TimeChangesNothing, "gave another state (+) when it was folded a moment later", before, after)
-    })
-}
-
+/// Folds what is known not to panic.
 fn replay<A: Checked>(events: &[A::Event]) -> A {
     events.iter().cloned().fold(A::default(), |mut state, event| {
         state.apply(event);

@@ -100,7 +100,7 @@ impl Strategy for Word {
         Ok(BinarySearch::new(match drawn % 16 {
             0..8 => value % 8,
             8..13 => value % 1000,
-            13..15 => value << 4 | drawn % 16,
+            13..15 => (value << 4) | (drawn % 16),
             _ => u64::MAX - value % 4,
         }))
     }
