@@ -1,6 +1,6 @@
 //! Golden files: made once, and read for ever.
 
-#![allow(missing_docs, reason = "a test's domain")]
+#![allow(missing_docs, unreachable_pub, reason = "a test's domain")]
 
 mod domain;
 

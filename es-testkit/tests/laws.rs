@@ -1,6 +1,6 @@
 //! `laws!` on aggregates that keep the laws: nothing may be found there.
 
-#![allow(missing_docs, reason = "a test's domain")]
+#![allow(missing_docs, unreachable_pub, reason = "a test's domain")]
 
 mod domain;
 

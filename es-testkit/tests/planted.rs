@@ -1,6 +1,6 @@
 //! Each way of being impure is planted once, and must be found: by the law's name, with the event or command, shrunk to almost nothing.
 
-#![allow(missing_docs, reason = "a test's domain")]
+#![allow(missing_docs, unreachable_pub, reason = "a test's domain")]
 
 mod domain;
 

@@ -1,6 +1,6 @@
 //! given/when/then on a small parcel service: what passes, and what a failure says.
 
-#![allow(missing_docs, reason = "a test's domain")]
+#![allow(missing_docs, unreachable_pub, reason = "a test's domain")]
 
 mod domain;
 

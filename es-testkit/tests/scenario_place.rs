@@ -1,6 +1,6 @@
 //! A failed scenario points at the test's own line. Alone in its binary, because it sets the panic hook.
 
-#![allow(missing_docs, reason = "a test's domain")]
+#![allow(missing_docs, unreachable_pub, reason = "a test's domain")]
 
 mod domain;
 
