@@ -31,6 +31,7 @@ use arbitrary::{history, story, tell};
 use es_core::{Context, Decide};
 use proptest::prelude::Strategy;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
+use std::cell::Cell;
 use std::fmt::{self, Debug};
 use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
@@ -167,10 +168,18 @@ fn lawful(checked: Result<(), String>) {
     }
 }
 
-/// Checks a law on many cases; one that breaks it is shrunk.
+/// Checks a law on many cases; one that breaks it is shrunk. What is impure may keep a law by chance, so while it is shrunk each smaller
+/// case is tried several times: else shrinking would stop early.
 fn property<A: Checked, T: Debug>(cases: &impl Strategy<Value = T>, law: impl Fn(&T) -> Result<(), Broken>) -> Result<(), String> {
     let (mut runner, seed) = runner();
-    let checked = runner.run(cases, |case| law(&case).map_err(|broken| TestCaseError::fail(broken.to_string())));
+    let shrinking = Cell::new(false);
+    let checked = runner.run(cases, |case| {
+        let tries = if shrinking.get() { 16 } else { 1 };
+        (0..tries).try_for_each(|_| law(&case)).map_err(|broken| {
+            shrinking.set(true);
+            TestCaseError::fail(broken.to_string())
+        })
+    });
     checked.map_err(|error| match error {
         TestError::Fail(finding, case) => report::<A>(&finding, &case, seed),
         TestError::Abort(why) => format!("no cases for the laws of `{}`: {why}", A::NAME),

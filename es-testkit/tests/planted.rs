@@ -241,6 +241,45 @@ fn a_copy_that_is_not_a_copy() {
     caught::<Aliased>(Law::ReplayIsIncremental, "Counted");
 }
 
+mod written_by_halves {
+    use super::*;
+
+    events! { NoteEvent of "note" { Noted { text: String, #[serde(skip_serializing, default)] by: u64 } } }
+    commands! { NoteCommand { Note { text: String, #[serde(skip_serializing)] by: Option<u64> } } }
+
+    #[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Note(String);
+    aggregate!(Note, NoteEvent);
+    impl Fold<Noted> for Note {
+        fn fold(&mut self, Noted { text, .. }: Noted) {
+            self.0 = text;
+        }
+    }
+    impl Decide for Note {
+        type Command = NoteCommand;
+        type Rejection = Never;
+
+        fn decide(&self, NoteCommand::Note { text, by }: &NoteCommand, _: &Context<'_>) -> Decision<Self> {
+            emit(by.map(|by| Noted { text: text.clone(), by }))
+        }
+    }
+
+    fn lost(law: Law, says: &str) {
+        let text = finding(|| check::<Note>(law, env!("CARGO_MANIFEST_DIR"), any_command(), any_event()));
+        assert!(text.starts_with(&format!("law broken: {law}\n{says} (+) as another than was written (-)\n")), "{text}");
+    }
+
+    #[test]
+    fn an_event_that_loses_a_field() {
+        lost(Law::EventRoundTrip, "`Noted` version 1 was read back");
+    }
+
+    #[test]
+    fn a_command_that_loses_a_field() {
+        lost(Law::CommandRoundTrip, "`Note` was read back");
+    }
+}
+
 #[test]
 fn a_table_is_checked_over_arbitrary_events() {
     planted!(Table { calls: u64 } fold |state, _by| state.calls = random());

@@ -4,10 +4,10 @@
 /// The events of one aggregate: an enum, a struct per variant, and their impls.
 #[macro_export]
 macro_rules! events {
-    ($name:ident of $aggregate:literal { $($variant:ident { $($field:ident: $type:ty),* } $(was $old:ident)?),+ $(,)? }) => {
+    ($name:ident of $aggregate:literal { $($variant:ident { $($(#[$attribute:meta])* $field:ident: $type:ty),* } $(was $old:ident)?),+ $(,)? }) => {
         $(
             #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
-            pub struct $variant { $(pub $field: $type),* }
+            pub struct $variant { $($(#[$attribute])* pub $field: $type),* }
 
             impl From<$variant> for $name {
                 fn from(event: $variant) -> Self { $name::$variant(event) }
@@ -80,10 +80,10 @@ macro_rules! events {
 /// The commands of one aggregate.
 #[macro_export]
 macro_rules! commands {
-    ($name:ident { $($variant:ident { $($field:ident: $type:ty),* }),+ $(,)? }) => {
+    ($name:ident { $($variant:ident { $($(#[$attribute:meta])* $field:ident: $type:ty),* }),+ $(,)? }) => {
         #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
         #[serde(tag = "type")]
-        pub enum $name { $($variant { $($field: $type),* }),+ }
+        pub enum $name { $($variant { $($(#[$attribute])* $field: $type),* }),+ }
 
         impl ::es_core::Command for $name {
             const NAMES: &'static [&'static str] = &[$(stringify!($variant)),+];
