@@ -6,23 +6,32 @@
 //! | what | where |
 //! |---|---|
 //! | what a user writes | [`event`], [`aggregate`], [`command`], [`codec`] |
-//! | what goes over the wire | [`record`], [`envelope`], [`partition`] |
+//! | what goes over the wire | [`record`], [`envelope`], [`dead_letter`], [`partition`] |
 //! | the ports | [`broker`], [`state_store`], [`clock`] |
+//! | the engine | [`topology`], [`task`], [`runner`] |
 
 pub mod aggregate;
 pub mod broker;
 pub mod clock;
 pub mod codec;
 pub mod command;
+pub mod dead_letter;
+pub mod envelope;
 pub mod event;
 pub mod partition;
 pub mod record;
+pub mod runner;
 pub mod state_store;
+pub mod task;
+pub mod topology;
 
 pub use aggregate::{Aggregate, AggregateId, Context, Decide, Decision, Draft, Events, Fold, Folds, Millis, emit, nothing, reject};
 pub use codec::{Codec, Json, Postcard};
 pub use command::Command;
+pub use envelope::Envelope;
 pub use event::{Event, EventType, FoldInto, IntoEvents, VariantOf};
+pub use runner::{Runner, RunnerError, Settings};
+pub use topology::Topology;
 
 /// For generated code only: not covered by any promise.
 #[doc(hidden)]

@@ -11,10 +11,16 @@ pub enum StoreError {
     /// Reading, opening or deleting failed.
     #[error("the state store failed: {0}")]
     Failed(String),
+    /// What is on disk cannot be read: it is torn, incomplete or damaged. Delete it and restore the state from the log.
+    #[error("the state store is damaged: {0}")]
+    Corrupt(String),
     /// Another process holds the folder.
     #[error("the state store is in use: {0}")]
     Locked(String),
 }
+
+/// The longest key, in bytes. The shortest has one byte.
+pub const MAX_KEY_BYTES: usize = 65_535;
 
 /// Puts and deletes that are written together or not at all. One buffer for all.
 ///
@@ -122,7 +128,8 @@ pub trait StateStore {
     /// When the store is poisoned or cannot be read.
     fn get(&self, task: i32, key: &[u8]) -> Result<Option<Self::Value>, StoreError>;
 
-    /// Writes a batch, atomically.
+    /// Writes a batch, atomically. The write fails, and poisons the store, when a key is empty or longer than [`MAX_KEY_BYTES`]; it fails
+    /// without poisoning when the task is not open.
     fn write(&mut self, task: i32, batch: WriteBatch) -> Token;
 
     /// The next outcome of a write, if there is one. Does not wait.

@@ -1,10 +1,15 @@
 //! Tests of event-sourced domains: given/when/then, laws, and an in-memory broker and store for es-core.
 
+pub mod broker;
 pub mod check;
+pub mod conformance;
 mod diff;
+#[cfg(feature = "kafka-server")]
+pub mod kafka_server;
 #[cfg(feature = "laws")]
 pub mod laws;
 pub mod scenario;
+pub mod store;
 mod trial;
 
 #[cfg(feature = "laws")]

@@ -1,0 +1,121 @@
+//! The engine's settings and counters.
+
+use crate::envelope::HeaderStyle;
+use std::time::Duration;
+
+/// How often an input counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guarantee {
+    /// Once, whatever crashes: events, outcomes, changelog and input offsets are one transaction.
+    #[default]
+    ExactlyOnce,
+    /// Once or more: what was written before a crash may be written again.
+    AtLeastOnce,
+}
+
+/// When the changelog gets the newest state of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Changelog {
+    /// Never: a lost store is refolded from the events.
+    Off,
+    /// With each commit that changes it.
+    #[default]
+    EachCommit,
+    /// At a checkpoint, if it has changed since the last one.
+    Checkpoint {
+        /// The time between two checkpoints.
+        every: Duration,
+    },
+}
+
+/// The engine's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How often an input counts.
+    pub guarantee: Guarantee,
+    /// Which headers events get.
+    pub headers: HeaderStyle,
+    /// When the changelog is written.
+    pub changelog: Changelog,
+    /// How long command ids are remembered, in the inputs' own time.
+    pub command_memory: Duration,
+    /// The most inputs in one transaction.
+    pub batch_records: usize,
+    /// The most bytes in one transaction, roughly.
+    pub batch_bytes: usize,
+    /// A batch is committed after this time at the latest, and at once when nothing waits.
+    pub commit_interval: Duration,
+    /// A commit that took longer is treated as one whose outcome is unknown: its request may have been sent twice, and a late copy would end the
+    /// next transaction.
+    pub uncertain_after: Duration,
+    /// How long a call is repeated before it counts as failed.
+    pub retry_for: Duration,
+    /// The pause between two tries.
+    pub retry_pause: Duration,
+    /// The entries that each task keeps decoded.
+    pub cache_entries: usize,
+    /// Committed changes go to the store when there are this many in a task …
+    pub flush_entries: usize,
+    /// … or after this time.
+    pub flush_interval: Duration,
+    /// The largest command that is taken, in bytes of key, value and headers.
+    pub max_command_bytes: usize,
+    /// How often the topics are looked at, to notice that one was re-created or has another number of partitions.
+    pub topics_check_interval: Duration,
+    /// How long giving up may take before the loop stops as it is.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            guarantee: Guarantee::ExactlyOnce,
+            headers: HeaderStyle::Full,
+            changelog: Changelog::EachCommit,
+            command_memory: Duration::from_secs(24 * 60 * 60),
+            batch_records: 10_000,
+            batch_bytes: 16 << 20,
+            commit_interval: Duration::from_millis(100),
+            uncertain_after: Duration::from_secs(1),
+            retry_for: Duration::from_secs(30),
+            retry_pause: Duration::from_millis(20),
+            cache_entries: 100_000,
+            flush_entries: 20_000,
+            flush_interval: Duration::from_secs(1),
+            max_command_bytes: 1 << 20,
+            topics_check_interval: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a runner has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Inputs that were processed, batches that were given up included.
+    pub inputs: u64,
+    /// Commands that were accepted.
+    pub accepted: u64,
+    /// Events that were emitted, or folded by a table.
+    pub events: u64,
+    /// Commands that were rejected.
+    pub rejected: u64,
+    /// Commands for which there was nothing to do.
+    pub nothing: u64,
+    /// Commands whose id was used by another one before.
+    pub conflicts: u64,
+    /// Commands that had been processed before, by their id.
+    pub duplicates: u64,
+    /// Inputs that the state reflected already, by their offset.
+    pub replayed: u64,
+    /// Inputs that went to the dead-letter topic.
+    pub dead_letters: u64,
+    /// Inputs whose batches were committed.
+    pub committed_inputs: u64,
+    /// Transactions that were committed.
+    pub commits: u64,
+    /// Batches that were given up.
+    pub aborts: u64,
+    /// Times when an outcome was unknown and the log had to decide.
+    pub unknown_outcomes: u64,
+}

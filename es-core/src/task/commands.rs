@@ -1,0 +1,231 @@
+//! The aggregate's way in: a command is decided, its events are folded on trial, and both go out together.
+
+use super::entry::{Entry, Seen, command_digest, id_digest};
+use super::error::TaskError;
+use super::layout::LastEvent;
+use super::replay::catch;
+use super::step::{Logic, Step};
+use crate::aggregate::{Context, Decide};
+use crate::command::Command;
+use crate::dead_letter::Cause;
+use crate::envelope::{Headers, Outcome, Provenance, Writing, key};
+use crate::event::{DecodeError, Event as _};
+use crate::partition::partition_of;
+use crate::record::{Place, RecordBatch, RecordRef, Role};
+use crate::state_store::{MAX_KEY_BYTES, StateStore};
+use crate::topology::Kind;
+use std::fmt::Write as _;
+use std::marker::PhantomData;
+
+/// Commands of the aggregate `A`.
+#[derive(Debug)]
+pub struct Commands<A>(PhantomData<fn() -> A>);
+
+impl<A> Default for Commands<A> {
+    fn default() -> Self {
+        Commands(PhantomData)
+    }
+}
+
+impl<A: Decide> Logic for Commands<A> {
+    type State = A;
+    const KIND: Kind = Kind::Aggregate;
+
+    fn process<S: StateStore>(&self, step: &mut Step<'_, A, S>, input: &RecordRef<'_>) -> Result<(), TaskError> {
+        step.stats.inputs += 1;
+        let mark = step.out.len();
+        match handle(step, input) {
+            Ok(()) => Ok(()),
+            Err(Stop::Task(error)) => Err(error),
+            Err(Stop::Dead(cause, detail)) => {
+                step.out.truncate(mark);
+                step.dead_letter(input, cause, &detail);
+                Ok(())
+            }
+        }
+    }
+
+    fn replay<S: StateStore>(&self, _: &mut Step<'_, A, S>, _: &RecordRef<'_>) -> Result<(), TaskError> {
+        unreachable!("an aggregate is restored from its own events")
+    }
+}
+
+/// Why a command is not carried out.
+enum Stop {
+    /// It goes to the dead-letter topic.
+    Dead(Cause, String),
+    /// The task cannot go on.
+    Task(TaskError),
+}
+
+/// Turns an error into a dead letter.
+trait OrDead<T> {
+    fn or_dead(self, cause: Cause) -> Result<T, Stop>;
+}
+
+impl<T, E: std::fmt::Display> OrDead<T> for Result<T, E> {
+    fn or_dead(self, cause: Cause) -> Result<T, Stop> {
+        self.map_err(|error| Stop::Dead(cause, error.to_string()))
+    }
+}
+
+fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef<'_>) -> Result<(), Stop> {
+    let env = step.env;
+    if step.refuse == Some(input.offset) {
+        return Err(Stop::Dead(Cause::Oversized, "the broker refused its events as too large".to_owned()));
+    }
+    within_limit(input, env.settings.max_command_bytes).or_dead(Cause::Oversized)?;
+    let id = key(input).or_dead(Cause::Key)?;
+    is_an_id::<A>(id).or_dead(Cause::Key)?;
+    in_its_partition(id, env.topics.partitions, step.task).or_dead(Cause::Partition)?;
+    let headers = Headers::read(input).or_dead(Cause::Undecodable)?;
+    let value = input.value.ok_or("it has no value: a tombstone is no command").or_dead(Cause::Undecodable)?;
+
+    let horizon = step.horizon();
+    let entry = step.cache.load(step.store, step.task, id).map_err(|error| Stop::Task(TaskError::Store { task: step.task, error }))?;
+    if entry.reflects(input.offset) {
+        step.stats.replayed += 1;
+        return Ok(());
+    }
+    let digest = command_digest(headers.name, value);
+    let seen = headers.id.map_or(Seen::Never, |own| entry.seen(id_digest(own), digest, horizon));
+    if seen == Seen::Same {
+        step.stats.duplicates += 1;
+        return Ok(());
+    }
+    step.scratch.clear();
+    match headers.id {
+        Some(own) => step.scratch.push_str(own),
+        None => write!(step.scratch, "{}-{}-{}", env.topics.input, step.task, input.offset).expect("a string takes all"),
+    }
+    let command_id = step.scratch.as_str();
+
+    let verdict = if seen == Seen::Other {
+        Verdict::Outcome(Outcome::Conflict)
+    } else {
+        let context = Context { aggregate_id: id, command_id, time: input.timestamp, sequence: entry.sequence };
+        let decided = catch(|| decode::<A::Command>(&headers, value).map(|command| entry.state.decide(&command, &context)));
+        match decided.or_dead(Cause::Panicked)?.or_dead(Cause::Undecodable)? {
+            Ok(events) if events.is_empty() => Verdict::Outcome(Outcome::Nothing),
+            Ok(events) => Verdict::Events(events.into_vec()),
+            Err(reason) => Verdict::Outcome(Outcome::Rejected { reason }),
+        }
+    };
+
+    let mut next = entry.clone();
+    let mut writing = Writing {
+        source: &env.source,
+        aggregate_id: id,
+        causation_id: command_id,
+        correlation_id: headers.correlation_id.unwrap_or(command_id),
+        trace_parent: headers.trace_parent,
+        provenance: Provenance {
+            topic: env.topics.input,
+            partition: step.task,
+            offset: input.offset,
+            timestamp: input.timestamp,
+            digest,
+            index: 0,
+            count: 1,
+            remember: headers.id.is_some() && seen == Seen::Never,
+        },
+        style: env.settings.headers,
+    };
+    match verdict {
+        Verdict::Events(events) => {
+            let count = events.len();
+            writing.provenance.count = u16::try_from(count)
+                .map_err(|_| format!("it decides {count} events, and 65,535 is the most"))
+                .or_dead(Cause::Unwritable)?;
+            for event in events {
+                accept(&mut next, event, &writing, step.out, step.task, env.topics.max_event_bytes)?;
+                writing.provenance.index += 1;
+            }
+            writing.provenance.index -= 1;
+            next.present = true;
+            next.events_through = input.offset + 1;
+            step.position.last_event = Some(LastEvent::new(UNKNOWN_OFFSET, &writing.provenance));
+            step.stats.accepted += 1;
+            step.stats.events += count as u64;
+        }
+        Verdict::Outcome(outcome) => {
+            writing.outcome(step.out, Place::new(Role::Outcomes, step.task), &outcome).or_dead(Cause::Unwritable)?;
+            next.outcomes_through = input.offset + 1;
+            match outcome {
+                Outcome::Rejected { .. } => step.stats.rejected += 1,
+                Outcome::Nothing => step.stats.nothing += 1,
+                Outcome::Conflict => step.stats.conflicts += 1,
+            }
+        }
+    }
+    if writing.provenance.remember {
+        next.remember(id_digest(command_id), &writing.provenance, horizon);
+    }
+    step.position.stream_time = step.position.stream_time.max(input.timestamp);
+    step.touched.extend(step.cache.modify(step.batch, id, next));
+    Ok(())
+}
+
+/// The offset of an event before it is delivered.
+pub(super) const UNKNOWN_OFFSET: i64 = -1;
+
+/// What was decided.
+enum Verdict<E, R> {
+    Events(Vec<E>),
+    Outcome(Outcome<R>),
+}
+
+/// Writes one event and folds it on trial.
+fn accept<A: Decide>(
+    next: &mut Entry<A>,
+    event: A::Event,
+    writing: &Writing<'_>,
+    out: &mut RecordBatch,
+    task: i32,
+    max_event_bytes: usize,
+) -> Result<(), Stop> {
+    let name = event.event_type().name;
+    next.sequence += 1;
+    writing
+        .event(out, Place::new(Role::Events, task), next.sequence, &event)
+        .map_err(|e| format!("the event `{name}`: {e}"))
+        .or_dead(Cause::Unwritable)?;
+    let bytes = out.get(out.len() - 1).byte_len();
+    if bytes > max_event_bytes {
+        let why = format!("the event `{name}` has {bytes} bytes, and its topic takes {max_event_bytes} (`max.message.bytes`)");
+        return Err(Stop::Dead(Cause::Unwritable, why));
+    }
+    let state = &mut next.state;
+    catch(|| state.apply(event)).map_err(|panic| format!("folding the event `{name}` panicked: {panic}")).or_dead(Cause::Panicked)
+}
+
+fn decode<C: Command>(headers: &Headers<'_>, value: &[u8]) -> Result<C, DecodeError> {
+    match headers.name {
+        Some(name) => C::decode(name, value),
+        None => C::decode_tagged(value),
+    }
+}
+
+fn within_limit(input: &RecordRef<'_>, limit: usize) -> Result<(), String> {
+    match input.byte_len() {
+        bytes if bytes > limit => Err(format!("it has {bytes} bytes, and {limit} are taken (`max.command.bytes`)")),
+        _ => Ok(()),
+    }
+}
+
+fn is_an_id<A: Decide>(id: &str) -> Result<(), String> {
+    if id.is_empty() || id.len() >= MAX_KEY_BYTES {
+        return Err(format!("its key has {} bytes; a key has 1 to {}", id.len(), MAX_KEY_BYTES - 1));
+    }
+    id.parse::<A::Id>().map(|_| ()).map_err(|_| format!("its key `{}` is no id of `{}`", id.escape_debug(), A::NAME))
+}
+
+fn in_its_partition(id: &str, partitions: i32, task: i32) -> Result<(), String> {
+    match partition_of(id.as_bytes(), partitions) {
+        right if right != task => Err(format!(
+            "its key `{}` belongs to partition {right} of {partitions}: the producer must partition as Kafka's Java client does              (librdkafka and clients built on it: set `partitioner=murmur2_random`)",
+            id.escape_debug()
+        )),
+        _ => Ok(()),
+    }
+}

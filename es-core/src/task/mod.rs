@@ -1,0 +1,562 @@
+//! One partition of one component as a state machine: it opens its store, restores what lies behind, processes inputs in batches, and gives up.
+//!
+//! A task does no I/O of its own but to read its store. What it wants done it puts in a queue ([`Task::poll_order`]); what was done comes back
+//! through `handle_…` and the batch calls. The [`Runner`](crate::runner::Runner) moves both.
+//!
+//! ```text
+//!                    ┌──────────────────────── reset (outcome unknown) ───────────────────┐
+//!                    ▼                                                                    │
+//!  assigned ──► Draining ──► Opening ──► Restoring ──► Replaying ──► Running ──► Rewinding┤
+//!                               │            ▲  │           ▲           ▲            │    │
+//!                               ├────────────┘  └───────────┤           └────────────┘    │
+//!                               └───────────────────────────┘                             │
+//!                 any of them ── revoked or lost ──► Settling ──► Closed                  │
+//!                 any of them ────────────────────────────────────────────────────────────┘
+//! ```
+
+mod cache;
+mod commands;
+mod error;
+mod restore;
+mod step;
+mod table;
+
+pub mod entry;
+pub mod layout;
+pub mod replay;
+
+pub use commands::Commands;
+pub use error::TaskError;
+pub use restore::Ends;
+pub use step::{Env, Logic, Step, Topics};
+pub use table::{BadRows, Rows};
+
+use crate::broker::{Delivered, Fetched};
+use crate::record::{Place, RecordBatch, Role};
+use crate::runner::{Changelog, Stats};
+use crate::state_store::{StateStore, StoreError, WriteBatch};
+use cache::Cache;
+use entry::Entry;
+use indexmap::IndexSet;
+use layout::{Identity, Position};
+use restore::Restore;
+use rustc_hash::FxBuildHasher;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What a task is doing. See the [module](self) for the diagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TaskState {
+    /// Waits for its own store writes to end before it opens.
+    Draining,
+    /// Waits for the stable committed offset, and then for the ends of its topics.
+    Opening,
+    /// Reads the changelog into the store.
+    Restoring,
+    /// Folds what lies behind its position.
+    Replaying,
+    /// Processes inputs.
+    Running,
+    /// Was rolled back after an abort, and waits for the stable committed offset.
+    Rewinding,
+    /// Is to be given up: waits for its last batch and its last store write.
+    Settling,
+    /// Given up.
+    Closed,
+}
+
+impl TaskState {
+    /// Whether `next` may follow.
+    pub fn may_become(self, next: TaskState) -> bool {
+        use TaskState::*;
+        match (self, next) {
+            (Closed, _) => false,
+            (Settling, Closed) => true,
+            (Settling, _) => false,
+            (_, Draining | Settling) => true,
+            (Draining, Opening) => true,
+            (Opening, Restoring | Replaying | Running) => true,
+            (Restoring, Replaying | Running) => true,
+            (Replaying, Running | Opening) => true,
+            (Running, Rewinding) | (Rewinding, Running) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What a task wants done.
+#[derive(Debug)]
+pub enum Order {
+    /// Deliver this partition from this offset on.
+    Fetch(Place, i64),
+    /// Deliver it no longer.
+    StopFetch(Place),
+    /// Write this to the task's store; [`Task::handle_written`] is due.
+    Write(WriteBatch),
+}
+
+/// One partition's unit of work.
+pub struct Task<L: Logic> {
+    partition: i32,
+    state: TaskState,
+    cache: Cache<L::State>,
+    /// What has been processed, uncommitted batches included.
+    position: Position,
+    /// What is known to be committed.
+    committed: Position,
+    /// Uncommitted batches, oldest first.
+    pending: VecDeque<Pending>,
+    /// Inputs that wait, and how many.
+    inbox: VecDeque<Inbox>,
+    buffered: usize,
+    restore: Option<Restore>,
+    /// Store writes that are under way, and whether one of them is a flush of the cache.
+    writes: usize,
+    flushing: bool,
+    orders: VecDeque<Order>,
+    checkpoint: Checkpoint,
+    refuse: Option<i64>,
+}
+
+/// One task's part of an uncommitted batch.
+#[derive(Debug)]
+struct Pending {
+    batch: u64,
+    before: Position,
+    after: Position,
+    touched: Vec<Arc<str>>,
+    /// What it has written of a checkpoint.
+    logged: Vec<Arc<str>>,
+    marker: Option<Position>,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    records: RecordBatch,
+    next: usize,
+    /// The offset behind the last record, control records included.
+    end: i64,
+}
+
+/// Which entries the changelog has not got yet.
+#[derive(Debug, Default)]
+struct Checkpoint {
+    unlogged: IndexSet<Arc<str>, FxBuildHasher>,
+    pass: Option<Pass>,
+}
+
+/// A checkpoint under way: the entries it still has to write, and the position that its marker will tell.
+#[derive(Debug)]
+struct Pass {
+    left: Vec<Arc<str>>,
+    marker: Position,
+}
+
+/// Entries that a checkpoint writes in one batch, at most.
+const CHECKPOINT_CHUNK: usize = 10_000;
+
+impl<L: Logic> Task<L> {
+    /// A task that was just assigned.
+    pub fn new(partition: i32, cache_entries: usize) -> Self {
+        Task {
+            partition,
+            state: TaskState::Draining,
+            cache: Cache::new(cache_entries),
+            position: Position::START,
+            committed: Position::START,
+            pending: VecDeque::new(),
+            inbox: VecDeque::new(),
+            buffered: 0,
+            restore: None,
+            writes: 0,
+            flushing: false,
+            orders: VecDeque::new(),
+            checkpoint: Checkpoint::default(),
+            refuse: None,
+        }
+    }
+
+    /// The partition's number.
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> TaskState {
+        self.state
+    }
+
+    /// What is known to be committed for it.
+    pub fn committed(&self) -> &Position {
+        &self.committed
+    }
+
+    /// How far a restore has come, and how far it goes, in records of the topic that it reads; `None` when it is not restoring.
+    pub fn restore_progress(&self) -> Option<(i64, i64)> {
+        self.restore.as_ref().map(Restore::progress)
+    }
+
+    /// Inputs that wait.
+    pub fn buffered(&self) -> usize {
+        self.buffered
+    }
+
+    /// Whether it cannot take more records for now, because the store lags behind.
+    pub fn is_congested(&self, env: &Env) -> bool {
+        self.writes > 4 || self.cache.dirty_len() > 4 * env.settings.flush_entries
+    }
+
+    /// Whether a batch of it is uncommitted.
+    pub fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The next thing it wants done.
+    pub fn poll_order(&mut self) -> Option<Order> {
+        self.orders.pop_front()
+    }
+
+    /// The committed entry of a key; `None` where there never was one, or while the task is not [`Running`](TaskState::Running) or rewinding.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn committed_entry<S: StateStore>(&self, store: &S, id: &str) -> Result<Option<Entry<L::State>>, StoreError> {
+        match self.state {
+            TaskState::Running | TaskState::Rewinding => self.cache.committed(store, self.partition, id),
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes records that came in.
+    ///
+    /// # Errors
+    /// When a record of the own log cannot be folded.
+    pub fn handle_fetched<S: StateStore>(
+        &mut self,
+        logic: &L,
+        store: &mut S,
+        fetched: Fetched,
+        env: &Env,
+        stats: &mut Stats,
+    ) -> Result<(), TaskError> {
+        match self.state {
+            TaskState::Running if fetched.place.role == env.topology.input() => {
+                self.buffered += fetched.records.len();
+                if !fetched.records.is_empty() {
+                    self.inbox.push_back(Inbox { records: fetched.records, next: 0, end: fetched.next });
+                }
+                Ok(())
+            }
+            TaskState::Restoring | TaskState::Replaying => self.handle_restored(logic, store, fetched, env, stats),
+            _ => Ok(()),
+        }
+    }
+
+    /// Processes up to `limit` waiting inputs on behalf of `batch`. Returns how many it took.
+    ///
+    /// # Errors
+    /// When the task must stop.
+    #[allow(clippy::too_many_arguments)]
+    pub fn process<S: StateStore>(
+        &mut self,
+        logic: &L,
+        store: &S,
+        batch: u64,
+        limit: usize,
+        out: &mut RecordBatch,
+        env: &Env,
+        stats: &mut Stats,
+        scratch: &mut String,
+    ) -> Result<usize, TaskError> {
+        if self.state != TaskState::Running || self.inbox.is_empty() || limit == 0 {
+            return Ok(0);
+        }
+        if self.pending.back().is_none_or(|p| p.batch != batch) {
+            let before = self.position;
+            self.pending.push_back(Pending { batch, before, after: before, touched: Vec::new(), logged: Vec::new(), marker: None });
+        }
+        let pending = self.pending.back_mut().expect("it was just made");
+        let mut step = Step {
+            task: self.partition,
+            batch,
+            store,
+            cache: &mut self.cache,
+            position: &mut self.position,
+            touched: &mut pending.touched,
+            out,
+            env,
+            stats,
+            scratch,
+            refuse: self.refuse,
+        };
+        let mut taken = 0;
+        while let Some(inbox) = self.inbox.front_mut() {
+            while inbox.next < inbox.records.len() && taken < limit {
+                let input = inbox.records.get(inbox.next);
+                logic.process(&mut step, &input)?;
+                step.position.input = input.offset + 1;
+                inbox.next += 1;
+                taken += 1;
+            }
+            if inbox.next < inbox.records.len() {
+                break;
+            }
+            step.position.input = step.position.input.max(inbox.end);
+            self.inbox.pop_front();
+        }
+        self.buffered -= taken;
+        pending.after = self.position;
+        Ok(taken)
+    }
+
+    /// Ends its part of the newest batch: appends the changelog records that are due. Returns the input offset to commit;
+    /// `None` where the batch has no part of it.
+    ///
+    /// # Errors
+    /// When a state cannot be written or read.
+    pub fn close_batch<S: StateStore>(
+        &mut self,
+        store: &S,
+        batch: u64,
+        out: &mut RecordBatch,
+        env: &Env,
+        checkpoint_due: bool,
+    ) -> Result<Option<i64>, TaskError> {
+        let Some(pending) = self.pending.back_mut().filter(|p| p.batch == batch) else { return Ok(None) };
+        let place = Place::new(Role::Changelog, self.partition);
+        let (ids, marker) = match env.settings.changelog {
+            Changelog::Off => (Vec::new(), None),
+            Changelog::EachCommit => {
+                let marker = Position { input: pending.after.input, stream_time: pending.after.stream_time, ..self.committed };
+                (pending.touched.clone(), Some(marker))
+            }
+            Changelog::Checkpoint { .. } => {
+                self.checkpoint.unlogged.extend(pending.touched.iter().cloned());
+                self.checkpoint.next(checkpoint_due, self.committed)
+            }
+        };
+        for id in &ids {
+            let entry = self.cache.load(store, self.partition, id).map_err(|error| TaskError::Store { task: self.partition, error })?;
+            out.push(place, pending.after.stream_time.max(0))
+                .key(&layout::entry_key(id))
+                .value_with(|bytes| layout::write(entry, bytes))
+                .map_err(|e| TaskError::Unwritable { task: self.partition, id: id.to_string(), why: e.to_string() })?;
+        }
+        if let Some(marker) = marker {
+            let mut record = out.push(place, pending.after.stream_time.max(0));
+            record.key(layout::POSITION).value_with(|bytes| layout::write(&marker, bytes)).expect("a position can be written");
+        }
+        if let Changelog::Checkpoint { .. } = env.settings.changelog {
+            (pending.logged, pending.marker) = (ids, marker);
+        }
+        Ok(Some(pending.after.input))
+    }
+
+    /// Its part of the oldest uncommitted batch is committed.
+    pub fn commit(&mut self, batch: u64, delivered: &[Delivered]) {
+        let Some(pending) = self.pending.pop_front_if(|p| p.batch == batch) else { return };
+        self.cache.commit(batch, &pending.touched);
+        let last = |role| delivered.iter().find(|d| d.place == Place::new(role, self.partition)).map(|d| d.last);
+        let mut committed = Position { events: self.committed.events, outcomes: self.committed.outcomes, ..pending.after };
+        if let Some(offset) = last(Role::Events) {
+            committed.events = offset + 1;
+            if let Some(event) = committed.last_event.as_mut().filter(|e| e.offset == commands::UNKNOWN_OFFSET) {
+                event.offset = offset;
+            }
+        }
+        if let Some(offset) = last(Role::Outcomes) {
+            committed.outcomes = offset + 1;
+        }
+        // Later batches still carry the event whose offset was not known.
+        let event = committed.last_event;
+        let known = |position: &mut Position| {
+            if let (Some(theirs), Some(ours)) = (position.last_event.as_mut(), event) {
+                if (theirs.input, theirs.index) == (ours.input, ours.index) {
+                    theirs.offset = ours.offset;
+                }
+            }
+        };
+        known(&mut self.position);
+        for later in &mut self.pending {
+            known(&mut later.before);
+            known(&mut later.after);
+        }
+        self.committed = committed;
+        self.refuse = None;
+    }
+
+    /// Its part of the newest uncommitted batch is given up.
+    pub fn rollback(&mut self, batch: u64) {
+        let Some(pending) = self.pending.pop_back_if(|p| p.batch == batch) else { return };
+        self.cache.rollback(batch, &pending.touched);
+        self.position = pending.before;
+        self.checkpoint.give_back(pending.logged, pending.marker, self.committed);
+    }
+
+    /// After a rollback: waits for the stable committed offset. Inputs that wait are dropped; they are read again.
+    pub fn rewind(&mut self) {
+        assert!(self.pending.is_empty(), "a task is rolled back before it rewinds");
+        if self.state == TaskState::Running {
+            self.become_state(TaskState::Rewinding);
+            self.clear_inbox();
+        }
+    }
+
+    /// After [`rewind`](Task::rewind): goes on from the stable committed offset, which must be where this task knows itself to be. Returns whether it is.
+    pub fn resume(&mut self, stable: Option<i64>, env: &Env) -> bool {
+        let expected = stable.is_none_or(|offset| offset == self.committed.input);
+        if expected {
+            self.become_state(TaskState::Running);
+            self.orders.push_back(Order::Fetch(Place::new(env.topology.input(), self.partition), self.committed.input));
+        }
+        expected
+    }
+
+    /// Forgets all that is in memory: what is committed is not known, and the log decides. The task opens anew once its store writes have ended.
+    pub fn reset(&mut self, env: &Env) {
+        if matches!(self.state, TaskState::Settling | TaskState::Closed) {
+            self.pending.clear();
+            self.cache = Cache::new(env.settings.cache_entries);
+            return;
+        }
+        for (role, _) in env.topology.topics() {
+            self.orders.push_back(Order::StopFetch(Place::new(role, self.partition)));
+        }
+        *self = Task {
+            writes: self.writes,
+            orders: std::mem::take(&mut self.orders),
+            refuse: self.refuse,
+            ..Task::new(self.partition, env.settings.cache_entries)
+        };
+        self.try_open();
+    }
+
+    /// A task that was just assigned, or reset, opens as soon as no store write of it is under way.
+    pub fn try_open(&mut self) {
+        if self.state == TaskState::Draining && self.writes == 0 {
+            self.become_state(TaskState::Opening);
+        }
+    }
+
+    /// Is to be given up, once its uncommitted batches have ended.
+    pub fn settle(&mut self, env: &Env) {
+        if matches!(self.state, TaskState::Settling | TaskState::Closed) {
+            return;
+        }
+        let whole = matches!(self.state, TaskState::Running | TaskState::Rewinding);
+        self.become_state(TaskState::Settling);
+        self.clear_inbox();
+        self.restore = None;
+        self.orders.clear();
+        for (role, _) in env.topology.topics() {
+            self.orders.push_back(Order::StopFetch(Place::new(role, self.partition)));
+        }
+        if !whole {
+            self.cache = Cache::new(1);
+        }
+    }
+
+    /// Goes on with giving up. Returns whether it is done.
+    ///
+    /// # Errors
+    /// When a state cannot be written.
+    pub fn poll_settled(&mut self, env: &Env) -> Result<bool, TaskError> {
+        if self.state == TaskState::Settling && self.pending.is_empty() && self.writes == 0 && !self.flush(env)? {
+            self.become_state(TaskState::Closed);
+        }
+        Ok(self.state == TaskState::Closed)
+    }
+
+    /// Dead-letters the input at the beginning of the next batch: the broker has refused its events as too large.
+    pub fn refuse_next(&mut self) {
+        self.refuse = Some(self.committed.input);
+    }
+
+    /// Entries with committed changes that are not in the store.
+    pub fn dirty_len(&self) -> usize {
+        self.cache.dirty_len()
+    }
+
+    /// Orders a store write of all committed changes with their position. Returns whether there was anything to write and no flush under way.
+    ///
+    /// # Errors
+    /// When a state cannot be written.
+    pub fn flush(&mut self, env: &Env) -> Result<bool, TaskError> {
+        if self.flushing || self.cache.dirty_len() == 0 {
+            return Ok(false);
+        }
+        let mut batch = WriteBatch::new();
+        let mut failed = None;
+        self.cache.take_dirty(|id, entry| {
+            batch.put_with(&layout::entry_key(id), |bytes| {
+                if let Err(error) = layout::write(entry, bytes) {
+                    failed = Some((id.to_owned(), error));
+                }
+            });
+        });
+        if let Some((id, error)) = failed {
+            return Err(TaskError::Unwritable { task: self.partition, id, why: error.to_string() });
+        }
+        put_position(&mut batch, &self.committed, env);
+        self.flushing = true;
+        self.order_write(batch);
+        Ok(true)
+    }
+
+    /// A store write of it has ended well.
+    pub fn handle_written(&mut self) {
+        self.writes -= 1;
+        if self.writes == 0 && self.flushing {
+            self.flushing = false;
+            self.cache.written();
+        }
+        self.try_open();
+    }
+
+    fn order_write(&mut self, batch: WriteBatch) {
+        self.writes += 1;
+        self.orders.push_back(Order::Write(batch));
+    }
+
+    fn clear_inbox(&mut self) {
+        self.inbox.clear();
+        self.buffered = 0;
+    }
+
+    fn become_state(&mut self, next: TaskState) {
+        assert!(self.state.may_become(next), "task {}: {:?} cannot become {next:?}", self.partition, self.state);
+        tracing::debug!(task = self.partition, from = ?self.state, to = ?next, "task");
+        self.state = next;
+    }
+}
+
+impl Checkpoint {
+    /// The entries to write in this batch, and the marker if they are the last.
+    fn next(&mut self, due: bool, committed: Position) -> (Vec<Arc<str>>, Option<Position>) {
+        if self.pass.is_none() && due && !self.unlogged.is_empty() {
+            self.pass = Some(Pass { left: self.unlogged.drain(..).collect(), marker: committed });
+        }
+        let Some(pass) = &mut self.pass else { return (Vec::new(), None) };
+        let ids = pass.left.split_off(pass.left.len().saturating_sub(CHECKPOINT_CHUNK));
+        let marker = pass.left.is_empty().then_some(pass.marker);
+        if marker.is_some() {
+            self.pass = None;
+        }
+        (ids, marker)
+    }
+
+    /// A batch that wrote these entries, and perhaps the marker, was given up.
+    fn give_back(&mut self, logged: Vec<Arc<str>>, marker: Option<Position>, committed: Position) {
+        match &mut self.pass {
+            Some(pass) => pass.left.extend(logged),
+            None if !logged.is_empty() || marker.is_some() => self.pass = Some(Pass { left: logged, marker: marker.unwrap_or(committed) }),
+            None => {}
+        }
+    }
+}
+
+fn put_position(batch: &mut WriteBatch, position: &Position, env: &Env) {
+    let identity = Identity { cluster: env.topics.cluster.clone(), input: env.topics.input, events: env.topics.events };
+    batch.put_with(layout::IDENTITY, |bytes| layout::write(&identity, bytes).expect("an identity can be written"));
+    batch.put_with(layout::POSITION, |bytes| layout::write(position, bytes).expect("a position can be written"));
+}

@@ -1,0 +1,480 @@
+//! From a store that may be missing, stale or foreign to the state that the committed log says: rule by rule.
+//!
+//! 1. The store is the fold of this log up to its position, if its identity says so and its last event is found in the log.
+//! 2. Else the changelog is read into it, and its newest marker is the position.
+//! 3. Else the log is folded from its beginning.
+//!
+//! Then events and outcomes behind the position are folded up to the end that was read *after* the stable committed offset. Records that an
+//! entry reflects already are passed over, so overlaps do no harm.
+
+use super::error::TaskError;
+use super::layout::{self, Identity, LastEvent, Position, Restoring};
+use super::replay::{self, Folded, Sequence};
+use super::step::{Env, Logic, Step};
+use super::{Order, Task, TaskState, put_position};
+use crate::aggregate::Millis;
+use crate::broker::{Extent, Fetched, TopicId};
+use crate::envelope::{Envelope, Headers, key};
+use crate::record::{Place, RecordBatch, RecordRef, Role};
+use crate::runner::{Guarantee, Stats};
+use crate::state_store::{StateStore, StoreError, WriteBatch};
+use crate::topology::Kind;
+
+/// What must be known before a task can open: the stable committed offset of its input, and then the extents of its topics.
+#[derive(Debug, Clone, Default)]
+pub struct Ends {
+    /// The stable committed offset.
+    pub stable: Option<i64>,
+    /// The extents, read after it.
+    pub extents: Vec<Extent>,
+}
+
+impl Ends {
+    fn of(&self, role: Role) -> Option<Extent> {
+        self.extents.iter().find(|e| e.place.role == role).copied()
+    }
+}
+
+/// A restore under way.
+#[derive(Debug)]
+pub(super) struct Restore {
+    ends: Ends,
+    source: Source,
+    changelog: Goal,
+    events: Goal,
+    outcomes: Goal,
+    restoring: Restoring,
+    batch: WriteBatch,
+    /// The event that the position names, until it was found in the log.
+    expected: Option<LastEvent>,
+    /// The highest input that the log shows as processed; -1 where none.
+    processed: i64,
+}
+
+/// Where the position came from; the next one is tried when it turns out to be of another log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Store,
+    Changelog,
+    Log,
+}
+
+/// A stretch of a topic that is to be read.
+#[derive(Debug, Clone, Copy)]
+struct Goal {
+    from: i64,
+    next: i64,
+    until: i64,
+}
+
+impl Goal {
+    const NONE: Goal = Goal { from: 0, next: 0, until: 0 };
+
+    fn new(from: i64, until: i64) -> Self {
+        Goal { from, next: from, until }
+    }
+
+    fn is_reached(&self) -> bool {
+        self.next >= self.until
+    }
+}
+
+/// A restore's write to the store is made when it holds this many bytes.
+const WRITE_BYTES: usize = 1 << 20;
+
+impl Restore {
+    pub(super) fn progress(&self) -> (i64, i64) {
+        let goals = [&self.changelog, &self.events, &self.outcomes];
+        let done = goals.iter().map(|g| g.next.min(g.until.max(g.from)) - g.from).sum();
+        (done, goals.iter().map(|g| (g.until - g.from).max(0)).sum())
+    }
+}
+
+impl<L: Logic> Task<L> {
+    /// Opens: reads the store's position, compares it with the log, and starts to read what is missing.
+    ///
+    /// # Errors
+    /// When the topics are not the ones that the state came from, when offsets are missing or out of range, or the store fails.
+    pub fn open<S: StateStore>(&mut self, store: &mut S, ends: Ends, env: &Env) -> Result<(), TaskError> {
+        let identity = self.read::<S, Identity>(store, layout::IDENTITY)?;
+        if let Some(known) = identity {
+            if known.cluster != env.topics.cluster {
+                tracing::warn!(
+                    task = self.partition,
+                    found = known.cluster,
+                    "the store is of another cluster: it is rebuilt from this one's log"
+                );
+                self.clear(store)?;
+            } else {
+                self.same_topic(env, env.topology.input(), env.topics.input, known.input)?;
+                self.same_topic(env, Role::Events, env.topics.events, known.events)?;
+            }
+        }
+        self.start(store, ends, Source::Store, env)
+    }
+
+    fn start<S: StateStore>(&mut self, store: &mut S, ends: Ends, mut source: Source, env: &Env) -> Result<(), TaskError> {
+        let position = self.read::<S, Position>(store, layout::POSITION)?;
+        let restoring = self.read::<S, Restoring>(store, layout::RESTORING)?;
+        let changelog = ends.of(Role::Changelog).filter(|c| c.end > c.start && source != Source::Log);
+        let mut restore = Restore {
+            source,
+            changelog: Goal::NONE,
+            events: Goal::NONE,
+            outcomes: Goal::NONE,
+            restoring: Restoring { next: 0, marker: None },
+            batch: WriteBatch::new(),
+            expected: None,
+            processed: -1,
+            ends,
+        };
+        match (position, changelog) {
+            (Some(position), _) if restoring.is_none() => {
+                self.restore = Some(restore);
+                self.start_replay(store, position, env)
+            }
+            (_, Some(changelog)) => {
+                source = Source::Changelog;
+                restore.source = source;
+                match restoring.filter(|r| r.next >= changelog.start && r.next <= changelog.end) {
+                    Some(known) => restore.restoring = known,
+                    None => {
+                        self.clear(store)?;
+                        restore.restoring.next = changelog.start;
+                    }
+                }
+                restore.changelog = Goal::new(restore.restoring.next, changelog.end);
+                tracing::info!(task = self.partition, records = changelog.end - restore.restoring.next, "restoring from the changelog");
+                let (reached, from) = (restore.changelog.is_reached(), restore.changelog.from);
+                self.restore = Some(restore);
+                self.become_state(TaskState::Restoring);
+                match reached {
+                    true => self.write_changelog(env),
+                    false => self.orders.push_back(Order::Fetch(Place::new(Role::Changelog, self.partition), from)),
+                }
+                Ok(())
+            }
+            (_, None) => {
+                self.clear(store)?;
+                restore.source = Source::Log;
+                self.restore = Some(restore);
+                self.start_replay(store, Position::START, env)
+            }
+        }
+    }
+
+    /// Takes records that a restore asked for.
+    pub(super) fn handle_restored<S: StateStore>(
+        &mut self,
+        logic: &L,
+        store: &mut S,
+        fetched: Fetched,
+        env: &Env,
+        stats: &mut Stats,
+    ) -> Result<(), TaskError> {
+        match (self.state, fetched.place.role) {
+            (TaskState::Restoring, Role::Changelog) => self.handle_changelog(&fetched, env),
+            (TaskState::Replaying, Role::Events) if env.topology.kind == Kind::Table => self.handle_rows(logic, store, fetched, env, stats),
+            (TaskState::Replaying, Role::Events) => self.handle_events(store, &fetched, env),
+            (TaskState::Replaying, Role::Outcomes) => self.handle_outcomes(store, &fetched, env),
+            _ => Ok(()),
+        }
+    }
+
+    fn handle_changelog(&mut self, fetched: &Fetched, env: &Env) -> Result<(), TaskError> {
+        let restore = self.restore.as_mut().expect("a restore is under way");
+        for record in fetched.records.iter().filter(|r| r.offset >= restore.changelog.next && r.offset < restore.changelog.until) {
+            match (record.key, record.value) {
+                (Some(layout::POSITION), Some(value)) => {
+                    let marker = layout::read(value).map_err(|e| unusable(env, &record, format!("the marker: {e}")))?;
+                    restore.restoring.marker = Some(marker);
+                }
+                (Some(key), Some(value)) if layout::entry_id(key).is_some() => restore.batch.put(key, value),
+                (Some(key), None) => restore.batch.delete(key),
+                _ => return Err(unusable(env, &record, "its key is no entry's and no marker's".into())),
+            }
+        }
+        restore.changelog.next = fetched.next.max(restore.changelog.next);
+        restore.restoring.next = restore.changelog.next;
+        let reached = restore.changelog.is_reached();
+        if reached {
+            self.orders.push_back(Order::StopFetch(fetched.place));
+        }
+        if reached || self.restore_mut().batch.byte_len() >= WRITE_BYTES {
+            self.write_changelog(env);
+        }
+        Ok(())
+    }
+
+    /// Writes the entries that were read, and how far reading has come, so that a restart goes on from there.
+    fn write_changelog(&mut self, env: &Env) {
+        let restore = self.restore_mut();
+        let mut batch = std::mem::take(&mut restore.batch);
+        let (restoring, reached) = (restore.restoring, restore.changelog.is_reached());
+        put_position(&mut batch, &restoring.marker.unwrap_or(Position::START), env);
+        match reached {
+            true => batch.delete(layout::RESTORING),
+            false => batch.put_with(layout::RESTORING, |bytes| layout::write(&restoring, bytes).expect("a position can be written")),
+        }
+        self.order_write(batch);
+    }
+
+    /// A store write has ended: a restore from the changelog goes on with the log once all of it can be read back.
+    ///
+    /// # Errors
+    /// As [`open`](Task::open).
+    pub fn handle_restore_written<S: StateStore>(&mut self, store: &mut S, env: &Env) -> Result<(), TaskError> {
+        if self.state == TaskState::Restoring && self.writes == 0 && self.restore_mut().changelog.is_reached() {
+            let marker = self.restore_mut().restoring.marker.unwrap_or(Position::START);
+            self.start_replay(store, marker, env)?;
+        }
+        Ok(())
+    }
+
+    fn start_replay<S: StateStore>(&mut self, store: &mut S, position: Position, env: &Env) -> Result<(), TaskError> {
+        let restore = self.restore.as_mut().expect("a restore is under way");
+        let events = restore.ends.of(Role::Events).expect("the events topic was described");
+        restore.processed = position.input - 1;
+        let ahead = match env.topology.kind {
+            Kind::Aggregate => position.events > events.end,
+            Kind::Table => position.input > events.end,
+        };
+        if ahead {
+            return self.distrust(store, "it is ahead of the log", env);
+        }
+        let stretch = match env.topology.kind {
+            Kind::Aggregate => {
+                restore.expected = position.last_event;
+                Goal::new(position.last_event.map_or(position.events, |e| e.offset), events.end)
+            }
+            Kind::Table => {
+                let from = if position == Position::START { events.start } else { position.input };
+                Goal::new(from, restore.ends.stable.unwrap_or(from))
+            }
+        };
+        if stretch.from < events.start {
+            return Err(out_of_range(env, events, stretch.from));
+        }
+        restore.events = stretch;
+        restore.outcomes =
+            restore.ends.of(Role::Outcomes).map_or(Goal::NONE, |o| Goal::new(position.outcomes.max(o.start).min(o.end), o.end));
+        let goals = [(Role::Events, restore.events), (Role::Outcomes, restore.outcomes)];
+        for (role, goal) in goals.into_iter().filter(|(_, goal)| !goal.is_reached()) {
+            self.orders.push_back(Order::Fetch(Place::new(role, self.partition), goal.from));
+        }
+        self.position = position;
+        self.committed = position;
+        self.become_state(TaskState::Replaying);
+        self.finish_replay(env)
+    }
+
+    fn handle_events<S: StateStore>(&mut self, store: &mut S, fetched: &Fetched, env: &Env) -> Result<(), TaskError> {
+        let horizon = self.horizon(env);
+        let sequence = match env.settings.guarantee {
+            Guarantee::ExactlyOnce => Sequence::Gapless,
+            Guarantee::AtLeastOnce => Sequence::Any,
+        };
+        for record in fetched.records.iter() {
+            let restore = self.restore_mut();
+            if record.offset < restore.events.next || record.offset >= restore.events.until {
+                continue;
+            }
+            restore.events.next = record.offset + 1;
+            let expected = restore.expected.take();
+            let envelope =
+                Envelope::<<L::State as crate::Folds>::Event>::read(&record).map_err(|e| unusable(env, &record, e.to_string()))?;
+            let Some(from) = envelope.provenance else {
+                return Err(unusable(env, &record, "it has no `es_input` header, so another program wrote it".into()));
+            };
+            self.same_topic(env, env.topology.input(), env.topics.input, from.topic)?;
+            if let Some(expected) = expected {
+                if expected != LastEvent::new(record.offset, &from) {
+                    return self.distrust(store, "its last event is not the one in the log", env);
+                }
+                continue;
+            }
+            let restore = self.restore_mut();
+            restore.processed = restore.processed.max(from.offset);
+            let entry = self
+                .cache
+                .load(store, self.partition, &envelope.aggregate_id)
+                .map_err(|error| TaskError::Store { task: self.partition, error })?;
+            let id = envelope.aggregate_id.clone();
+            let mut next = entry.clone();
+            if replay::event(&mut next, envelope, horizon, sequence).map_err(|why| unusable(env, &record, why))? == Folded::Changed {
+                self.cache.replay(&id, next);
+            }
+            self.committed.events = record.offset + 1;
+            self.committed.last_event = Some(LastEvent::new(record.offset, &from));
+            self.committed.stream_time = self.committed.stream_time.max(from.timestamp);
+        }
+        let restore = self.restore_mut();
+        restore.events.next = restore.events.next.max(fetched.next);
+        if restore.events.is_reached() && restore.expected.is_some() {
+            return self.distrust(store, "its last event is missing in the log", env);
+        }
+        self.read_on(fetched.place, env)
+    }
+
+    fn handle_outcomes<S: StateStore>(&mut self, store: &mut S, fetched: &Fetched, env: &Env) -> Result<(), TaskError> {
+        let horizon = self.horizon(env);
+        for record in fetched.records.iter() {
+            let restore = self.restore_mut();
+            if record.offset < restore.outcomes.next || record.offset >= restore.outcomes.until {
+                continue;
+            }
+            let headers = Headers::read(&record).map_err(|e| unusable(env, &record, e.to_string()))?;
+            let Some(from) = headers.provenance else {
+                return Err(unusable(env, &record, "it has no `es_input` header, so another program wrote it".into()));
+            };
+            let id = key(&record).map_err(|e| unusable(env, &record, e.to_string()))?;
+            restore.processed = restore.processed.max(from.offset);
+            self.same_topic(env, env.topology.input(), env.topics.input, from.topic)?;
+            let mut next =
+                self.cache.load(store, self.partition, id).map_err(|error| TaskError::Store { task: self.partition, error })?.clone();
+            if replay::outcome(&mut next, headers.causation_id, &from, horizon) == Folded::Changed {
+                self.cache.replay(id, next);
+            }
+            self.committed.outcomes = record.offset + 1;
+            self.committed.stream_time = self.committed.stream_time.max(from.timestamp);
+        }
+        let restore = self.restore_mut();
+        restore.outcomes.next = restore.outcomes.next.max(fetched.next);
+        self.read_on(fetched.place, env)
+    }
+
+    fn handle_rows<S: StateStore>(
+        &mut self,
+        logic: &L,
+        store: &mut S,
+        fetched: Fetched,
+        env: &Env,
+        stats: &mut Stats,
+    ) -> Result<(), TaskError> {
+        let (mut touched, mut out, mut scratch) = (Vec::new(), RecordBatch::new(), String::new());
+        let until = self.restore_mut().events.until;
+        let mut step = Step {
+            task: self.partition,
+            batch: 0,
+            store: &*store,
+            cache: &mut self.cache,
+            position: &mut self.committed,
+            touched: &mut touched,
+            out: &mut out,
+            env,
+            stats,
+            scratch: &mut scratch,
+            refuse: None,
+        };
+        for record in fetched.records.iter().filter(|r| r.offset < until) {
+            logic.replay(&mut step, &record)?;
+            step.position.input = record.offset + 1;
+        }
+        let restore = self.restore_mut();
+        restore.events.next = restore.events.next.max(fetched.next);
+        self.read_on(fetched.place, env)
+    }
+
+    /// A chunk was folded: writes what is due, and ends when all is read.
+    fn read_on(&mut self, place: Place, env: &Env) -> Result<(), TaskError> {
+        if self.cache.dirty_len() >= env.settings.flush_entries && self.restore_mut().expected.is_none() {
+            self.flush(env)?;
+        }
+        let restore = self.restore_mut();
+        let goal = if place.role == Role::Events { &restore.events } else { &restore.outcomes };
+        if goal.is_reached() {
+            self.orders.push_back(Order::StopFetch(place));
+        }
+        self.finish_replay(env)
+    }
+
+    fn finish_replay(&mut self, env: &Env) -> Result<(), TaskError> {
+        let restore = self.restore_mut();
+        if !restore.events.is_reached() || !restore.outcomes.is_reached() {
+            return Ok(());
+        }
+        let restore = self.restore.take().expect("a restore is under way");
+        let input = restore.ends.of(env.topology.input()).expect("the input topic was described");
+        let start = match restore.ends.stable {
+            Some(offset) if offset < input.start || offset > input.end => return Err(out_of_range(env, input, offset)),
+            Some(offset) => offset,
+            None if restore.processed >= 0 && env.settings.guarantee == Guarantee::ExactlyOnce => {
+                return Err(TaskError::OffsetMissing {
+                    group: env.topology.group(),
+                    topic: env.topic(env.topology.input()).to_owned(),
+                    partition: self.partition,
+                    processed: restore.processed,
+                });
+            }
+            None => input.start,
+        };
+        self.committed.input = start;
+        self.position = self.committed;
+        self.become_state(TaskState::Running);
+        self.orders.push_back(Order::Fetch(input.place, start));
+        Ok(())
+    }
+
+    /// What was restored is of another log: the next source is tried.
+    fn distrust<S: StateStore>(&mut self, store: &mut S, why: &str, env: &Env) -> Result<(), TaskError> {
+        let restore = self.restore.take().expect("a restore is under way");
+        let next = match restore.source {
+            Source::Store => Source::Changelog,
+            Source::Changelog => Source::Log,
+            Source::Log => unreachable!("an empty state has no position to distrust"),
+        };
+        tracing::warn!(task = self.partition, from = ?restore.source, to = ?next, why, "what was kept is of another log: it is rebuilt");
+        for role in [Role::Events, Role::Outcomes] {
+            self.orders.push_back(Order::StopFetch(Place::new(role, self.partition)));
+        }
+        if self.state == TaskState::Replaying {
+            self.become_state(TaskState::Opening);
+        }
+        self.cache = super::Cache::new(env.settings.cache_entries);
+        self.clear(store)?;
+        self.start(store, restore.ends, next, env)
+    }
+
+    fn restore_mut(&mut self) -> &mut Restore {
+        self.restore.as_mut().expect("a restore is under way")
+    }
+
+    fn horizon(&self, env: &Env) -> Millis {
+        self.committed.stream_time.saturating_sub(env.settings.command_memory.as_millis() as Millis)
+    }
+
+    fn read<S: StateStore, T: serde::de::DeserializeOwned>(&self, store: &S, key: &[u8]) -> Result<Option<T>, TaskError> {
+        let Some(value) = store.get(self.partition, key).map_err(|e| self.failed(e))? else { return Ok(None) };
+        layout::read(value.as_ref()).map(Some).map_err(|e| self.failed(StoreError::Failed(format!("its position cannot be read: {e}"))))
+    }
+
+    fn clear<S: StateStore>(&self, store: &mut S) -> Result<(), TaskError> {
+        store.clear(self.partition).map_err(|e| self.failed(e))
+    }
+
+    fn failed(&self, error: StoreError) -> TaskError {
+        TaskError::Store { task: self.partition, error }
+    }
+
+    fn same_topic(&self, env: &Env, role: Role, found: TopicId, known: TopicId) -> Result<(), TaskError> {
+        if found == known {
+            return Ok(());
+        }
+        Err(TaskError::Recreated { topic: env.topic(role).to_owned(), found: found.to_string(), known: known.to_string() })
+    }
+}
+
+fn unusable(env: &Env, record: &RecordRef<'_>, why: String) -> TaskError {
+    TaskError::Unusable { topic: env.topic(record.place.role).to_owned(), partition: record.place.partition, offset: record.offset, why }
+}
+
+fn out_of_range(env: &Env, extent: Extent, offset: i64) -> TaskError {
+    TaskError::OutOfRange {
+        group: env.topology.group(),
+        topic: env.topic(extent.place.role).to_owned(),
+        partition: extent.place.partition,
+        offset,
+        start: extent.start,
+        end: extent.end,
+    }
+}

@@ -1,0 +1,122 @@
+//! The table's way in: an event that others wrote is folded.
+
+use super::entry::Entry;
+use super::error::TaskError;
+use super::replay::catch;
+use super::step::{Logic, Step};
+use crate::aggregate::Aggregate;
+use crate::dead_letter::Cause;
+use crate::envelope::{Envelope, key};
+use crate::partition::partition_of;
+use crate::record::RecordRef;
+use crate::state_store::{MAX_KEY_BYTES, StateStore};
+use crate::topology::Kind;
+use std::marker::PhantomData;
+
+/// What a table does about a record that cannot be folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BadRows {
+    /// The task stops.
+    #[default]
+    Stop,
+    /// The record goes to the dead-letter topic.
+    DeadLetter,
+}
+
+/// Rows of the table `T`, one per key. A record without a value removes its row.
+#[derive(Debug)]
+pub struct Rows<T> {
+    bad: BadRows,
+    table: PhantomData<fn() -> T>,
+}
+
+impl<T> Rows<T> {
+    /// A table with this policy.
+    pub fn new(bad: BadRows) -> Self {
+        Rows { bad, table: PhantomData }
+    }
+}
+
+impl<T: Aggregate> Logic for Rows<T> {
+    type State = T;
+    const KIND: Kind = Kind::Table;
+
+    fn process<S: StateStore>(&self, step: &mut Step<'_, T, S>, input: &RecordRef<'_>) -> Result<(), TaskError> {
+        step.stats.inputs += 1;
+        match fold(step, input)? {
+            Ok(Some((id, next))) => {
+                step.stats.events += 1;
+                step.touched.extend(step.cache.modify(step.batch, id, next));
+                Ok(())
+            }
+            Ok(None) => {
+                step.stats.replayed += 1;
+                Ok(())
+            }
+            Err((cause, why)) => match self.bad {
+                BadRows::DeadLetter => {
+                    step.dead_letter(input, cause, &why);
+                    Ok(())
+                }
+                BadRows::Stop => Err(TaskError::BadRow {
+                    table: T::NAME.to_owned(),
+                    topic: step.env.topic(input.place.role).to_owned(),
+                    partition: step.task,
+                    offset: input.offset,
+                    why,
+                }),
+            },
+        }
+    }
+
+    fn replay<S: StateStore>(&self, step: &mut Step<'_, T, S>, input: &RecordRef<'_>) -> Result<(), TaskError> {
+        // A bad row was dead-lettered when it was first processed: it is passed over now.
+        if let Ok(Some((id, next))) = fold(step, input)? {
+            step.cache.replay(id, next);
+        }
+        Ok(())
+    }
+}
+
+/// The row after this record; `None` if it reflects the record already.
+#[allow(clippy::type_complexity)]
+fn fold<'a, T: Aggregate, S: StateStore>(
+    step: &mut Step<'_, T, S>,
+    input: &RecordRef<'a>,
+) -> Result<Result<Option<(&'a str, Entry<T>)>, (Cause, String)>, TaskError> {
+    let id = match key(input) {
+        Ok(id) => id,
+        Err(error) => return Ok(Err((Cause::Key, error.to_string()))),
+    };
+    if id.is_empty() || id.len() >= MAX_KEY_BYTES {
+        return Ok(Err((Cause::Key, format!("its key has {} bytes; a key has 1 to {}", id.len(), MAX_KEY_BYTES - 1))));
+    }
+    let right = partition_of(id.as_bytes(), step.env.topics.partitions);
+    if right != step.task {
+        return Ok(Err((Cause::Partition, format!("its key `{}` belongs to partition {right}", id.escape_debug()))));
+    }
+    let entry = step.cache.load(step.store, step.task, id).map_err(|error| TaskError::Store { task: step.task, error })?;
+    if entry.reflects(input.offset) {
+        return Ok(Ok(None));
+    }
+    let mut next;
+    if input.value.is_none() {
+        next = Entry { sequence: entry.sequence, ..Entry::default() };
+    } else {
+        let envelope = match catch(|| Envelope::<T::Event>::read(input)) {
+            Ok(Ok(envelope)) => envelope,
+            Ok(Err(error)) => return Ok(Err((Cause::Undecodable, error.to_string()))),
+            Err(panic) => return Ok(Err((Cause::Panicked, format!("reading it panicked: {panic}")))),
+        };
+        next = entry.clone();
+        let state = &mut next.state;
+        if let Err(panic) = catch(|| state.apply(envelope.event)) {
+            return Ok(Err((Cause::Panicked, format!("the fold panicked: {panic}"))));
+        }
+        next.present = true;
+    }
+    next.sequence += 1;
+    next.events_through = input.offset + 1;
+    step.position.stream_time = step.position.stream_time.max(input.timestamp);
+    Ok(Ok(Some((id, next))))
+}

@@ -1,0 +1,244 @@
+//! The state folder of a process.
+//!
+//! | file | what |
+//! |---|---|
+//! | `lock` | locked while a process has the folder; holds the number of that process, for people |
+//! | `layout` | the version of this table, `1` |
+//! | `instance-id` | the identity of the process among its group, kept over restarts |
+//! | `db/` | the fjall database |
+
+use crate::error::{self, Poison};
+use crate::options::StoreOptions;
+use crate::store::FjallStore;
+use es_core::state_store::StoreError;
+use fjall::Database;
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+const LAYOUT: &str = "1";
+const LAYOUT_FILE: &str = "layout";
+const LOCK_FILE: &str = "lock";
+const INSTANCE_FILE: &str = "instance-id";
+const DATABASE: &str = "db";
+
+/// A state folder that this process holds. Clones share it; the lock is released when the last clone, store and snapshot is dropped.
+#[derive(Clone)]
+pub struct StoreFolder(Arc<Inner>);
+
+// The fields are dropped in this order: the database is closed before the lock is released.
+struct Inner {
+    database: Database,
+    options: StoreOptions,
+    path: PathBuf,
+    poison: Poison,
+    open_spaces: Mutex<HashSet<String>>,
+    _lock: File,
+}
+
+impl StoreFolder {
+    /// Opens the folder, creating it if need be, and locks it.
+    ///
+    /// # Errors
+    /// - [`StoreError::Locked`] when another process, or something in this one, holds the folder.
+    /// - [`StoreError::Corrupt`] when the database is damaged; see [`discard`](Self::discard).
+    /// - [`StoreError::Failed`] when an option is out of bounds, the folder has another layout, is not ours, or cannot be read or written.
+    pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        check_options(&options)?;
+        fs::create_dir_all(path).map_err(|e| failed("create the state folder", path, &e))?;
+        let lock = lock(path)?;
+        check_layout(path)?;
+        let database_path = path.join(DATABASE);
+        let database = Database::builder(&database_path)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(options.journal_bytes)
+            .worker_threads(options.background_threads)
+            .open()
+            .map_err(|e| error::opening(&database_path, &e))?;
+        let path = path.to_path_buf();
+        Ok(StoreFolder(Arc::new(Inner { database, options, path, poison: Poison::default(), open_spaces: Mutex::default(), _lock: lock })))
+    }
+
+    /// Opens a folder that a process has left behind, for tools: as [`open`](Self::open), but creates nothing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); and [`StoreError::Failed`] when there is no state folder.
+    pub fn open_existing(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        if !path.join(LAYOUT_FILE).is_file() {
+            return Err(StoreError::Failed(format!(
+                "{} is no state folder; name the folder that the application ran with",
+                path.display()
+            )));
+        }
+        Self::open(path, options)
+    }
+
+    /// Deletes the database of a folder, so that the state is restored from the log. The instance id stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when the folder is held; [`StoreError::Failed`] when it has another layout, or something cannot be deleted.
+    pub fn discard(path: impl AsRef<Path>) -> Result<(), StoreError> {
+        let path = path.as_ref();
+        let _lock = lock(path)?;
+        check_layout(path)?;
+        let database = path.join(DATABASE);
+        match fs::remove_dir_all(&database) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("delete the database", &database, &e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The store of one component, for one lane. `name` becomes part of the names of keyspaces: letters, digits, `.`, `_` and `-`, at most
+    /// 200 of them. Starts the thread that writes.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the name is not allowed or the thread cannot be started.
+    pub fn component(&self, name: &str) -> Result<FjallStore, StoreError> {
+        FjallStore::new(self.clone(), name)
+    }
+
+    /// The identity of this process, kept in the folder over restarts. `generate` makes it when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the file cannot be read or written, or holds nothing.
+    pub fn instance_id(&self, generate: impl FnOnce() -> String) -> Result<String, StoreError> {
+        let file = self.0.path.join(INSTANCE_FILE);
+        let id = match fs::read_to_string(&file) {
+            Ok(text) => text.trim().to_owned(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let id = generate().trim().to_owned();
+                if !id.is_empty() {
+                    write_durably(&self.0.path, INSTANCE_FILE, &id).map_err(|e| failed("write", &file, &e))?;
+                }
+                id
+            }
+            Err(e) => return Err(failed("read", &file, &e)),
+        };
+        if id.is_empty() {
+            return Err(StoreError::Failed(format!("{} holds no id; delete it to get a new one", file.display())));
+        }
+        Ok(id)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.0.database
+    }
+
+    pub(crate) fn options(&self) -> &StoreOptions {
+        &self.0.options
+    }
+
+    pub(crate) fn poison(&self) -> &Poison {
+        &self.0.poison
+    }
+
+    /// Notes that a space is open. False when it was already.
+    pub(crate) fn claim(&self, space: &str) -> bool {
+        self.open_spaces().insert(space.to_owned())
+    }
+
+    pub(crate) fn release(&self, space: &str) {
+        self.open_spaces().remove(space);
+    }
+
+    fn open_spaces(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.0.open_spaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for StoreFolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreFolder").field("path", &self.0.path).field("options", &self.0.options).finish_non_exhaustive()
+    }
+}
+
+fn check_options(options: &StoreOptions) -> Result<(), StoreError> {
+    let least = StoreOptions::MIN_JOURNAL_BYTES;
+    if options.journal_bytes < least {
+        return Err(StoreError::Failed(format!("journal_bytes is {}; it must be at least {least}", options.journal_bytes)));
+    }
+    if options.background_threads == 0 {
+        return Err(StoreError::Failed("background_threads is 0; it must be at least 1".to_owned()));
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let file = path.join(LOCK_FILE);
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file);
+    let mut lock = open.map_err(|e| failed("open the lock of the state folder", &file, &e))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(describe_holder(path, &file))),
+        Err(TryLockError::Error(e)) => return Err(failed("lock the state folder", &file, &e)),
+    }
+    let pid = std::process::id();
+    lock.set_len(0).and_then(|()| write!(lock, "{pid}")).map_err(|e| failed("write", &file, &e))?;
+    Ok(lock)
+}
+
+fn describe_holder(path: &Path, lock: &Path) -> String {
+    let path = path.display();
+    let holder = fs::read_to_string(lock).unwrap_or_default();
+    match holder.trim() {
+        "" => format!("{path} is held by another process; stop it, or give this one another folder"),
+        pid if pid == std::process::id().to_string() => {
+            format!("{path} is held by this process itself (process {pid}); drop its stores and snapshots first")
+        }
+        pid => format!("{path} is held by process {pid}; stop it, or give this one another folder"),
+    }
+}
+
+fn check_layout(path: &Path) -> Result<(), StoreError> {
+    let file = path.join(LAYOUT_FILE);
+    match fs::read_to_string(&file) {
+        Ok(text) if text.trim() == LAYOUT => Ok(()),
+        Ok(text) => Err(StoreError::Failed(format!(
+            "the state folder {} has layout {:?}, and this program knows layout {LAYOUT} only; run the version that wrote it, or give this one another folder",
+            path.display(),
+            text.trim(),
+        ))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            refuse_foreign_files(path)?;
+            write_durably(path, LAYOUT_FILE, LAYOUT).map_err(|e| failed("write", &file, &e))
+        }
+        Err(e) => Err(failed("read", &file, &e)),
+    }
+}
+
+/// A folder without a layout must be new: it may hold the lock and what an interrupted start left.
+fn refuse_foreign_files(path: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(path).map_err(|e| failed("list", path, &e))? {
+        let name = entry.map_err(|e| failed("list", path, &e))?.file_name();
+        if name != LOCK_FILE && name != "lost+found" && !name.to_string_lossy().ends_with(".tmp") {
+            return Err(StoreError::Failed(format!(
+                "{} has no layout file but holds {name:?}, so it is no state folder; give an empty or a new one",
+                path.display(),
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Writes a small file so that after a crash it is there with all its content, or not at all.
+fn write_durably(folder: &Path, name: &str, content: &str) -> io::Result<()> {
+    let temporary = folder.join(format!("{name}.tmp"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, folder.join(name))?;
+    File::open(folder)?.sync_all()
+}
+
+fn failed(what: &str, path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Failed(format!("cannot {what} {}: {error}", path.display()))
+}

@@ -1,0 +1,127 @@
+//! The thread that writes: one per store, one job after the other.
+
+use crate::error::Poison;
+use es_core::broker::Token;
+use es_core::state_store::{MAX_KEY_BYTES, StoreError, WriteBatch};
+use fjall::{Database, Keyspace, PersistMode};
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How a write ended.
+pub(crate) type Done = (Token, Result<(), StoreError>);
+
+/// Makes one batch take effect: on disk, or in tests not.
+pub(crate) trait Apply: Send + 'static {
+    /// Writes the batch as a whole.
+    fn apply(&mut self, keyspace: &Keyspace, batch: &WriteBatch) -> Result<(), String>;
+}
+
+/// The writing thread and the two channels to it. Dropping it waits until all jobs are done.
+pub(crate) struct Writer {
+    jobs: Option<Sender<Job>>,
+    done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Job {
+    token: Token,
+    keyspace: Keyspace,
+    batch: WriteBatch,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(crate) fn start(name: &str, poison: Poison, mut disk: impl Apply) -> io::Result<Self> {
+        let (jobs, todo) = channel::<Job>();
+        let (report, done) = channel();
+        let thread = thread::Builder::new().name(format!("store {name}")).spawn(move || {
+            for Job { token, keyspace, batch } in todo {
+                let outcome = poison.check().and_then(|()| {
+                    write(&mut disk, &keyspace, &batch).or_else(|cause| {
+                        poison.set(cause);
+                        poison.check()
+                    })
+                });
+                // The store may be gone already; what it asked for is written all the same.
+                let _ = report.send((token, outcome));
+            }
+        })?;
+        Ok(Writer { jobs: Some(jobs), done, thread: Some(thread) })
+    }
+
+    /// Hands a batch over.
+    pub(crate) fn submit(&self, token: Token, keyspace: Keyspace, batch: WriteBatch) {
+        let jobs = self.jobs.as_ref().expect("the channel is closed by `finish` only");
+        jobs.send(Job { token, keyspace, batch }).expect("the thread ends after the channel is closed only");
+    }
+
+    /// The next write that has ended.
+    pub(crate) fn poll(&self) -> Option<Done> {
+        self.done.try_recv().ok()
+    }
+
+    /// Waits until all jobs are done and ends the thread. Nothing may be submitted after.
+    pub(crate) fn finish(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // The thread catches panics, so there is nothing to learn from its end.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Writes a batch, and takes a panic below for a failed write.
+fn write(disk: &mut impl Apply, keyspace: &Keyspace, batch: &WriteBatch) -> Result<(), String> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| disk.apply(keyspace, batch)));
+    outcome.unwrap_or_else(|panic| Err(panic_message(&*panic))).map_err(|cause| {
+        format!("writing {} changes to {} failed: {cause}; mend the cause and start again", batch.len(), &**keyspace.name())
+    })
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panic: {}", text.unwrap_or("without a message"))
+}
+
+/// Writes to fjall.
+pub(crate) struct Disk(pub(crate) Database);
+
+impl Apply for Disk {
+    fn apply(&mut self, keyspace: &Keyspace, batch: &WriteBatch) -> Result<(), String> {
+        self.wait_for_flushes(keyspace)?;
+        // Flushed to the operating system with each batch: a killed process loses nothing, and no fsync is waited for.
+        let mut writes = fjall::OwnedWriteBatch::with_capacity(self.0.clone(), batch.len()).durability(Some(PersistMode::Buffer));
+        for (key, value) in batch.iter() {
+            if key.is_empty() || key.len() > MAX_KEY_BYTES {
+                return Err(format!("a key has {} bytes, and it must have 1 to {MAX_KEY_BYTES}", key.len()));
+            }
+            match value {
+                Some(value) => writes.insert(keyspace, key, value),
+                None => writes.remove(keyspace, key),
+            }
+        }
+        writes.commit().map_err(|e| e.to_string())
+    }
+}
+
+impl Disk {
+    /// Waits while the keyspace has memtables that are yet to be flushed. fjall waits too, inside a commit, but without end when flushing
+    /// has failed; here a failed flush ends the wait.
+    fn wait_for_flushes(&self, keyspace: &Keyspace) -> Result<(), String> {
+        while keyspace.sealed_memtable_count() >= 3 {
+            self.0.persist(PersistMode::Buffer).map_err(|e| format!("flushing in the background failed: {e}"))?;
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,484 @@
+//! A client of the cluster: one component on one lane, through the broker port.
+
+use super::cluster::{Cluster, Inner};
+use super::error;
+use super::group::{GroupMetadata, Limits, MemberId, Notice};
+use super::log::Isolation;
+use super::request::{Reply, Request};
+use super::topic::TopicPartition;
+use super::transactions::Producer;
+use super::wire::ClientId;
+use es_core::broker::{Appetite, Broker, BrokerError, BrokerEvent, Completion, ErrorKind, Fence, Fetched, OffsetCommit, Token};
+use es_core::record::{Place, RecordBatch, Role};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a component promises about its inputs, as Kafka Streams' `processing.guarantee`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Outputs and input offsets are in one transaction.
+    ExactlyOnce,
+    /// Outputs are written at once, offsets afterwards.
+    AtLeastOnce,
+}
+
+/// All that a client must know.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// The consumer group, `<app>-<component>`.
+    pub group: String,
+    /// The lane's `transactional.id`, `<app>-<instance>-<lane>`.
+    pub transactional_id: String,
+    /// The topic whose partitions are the tasks: commands of an aggregate, events of a table.
+    pub input: Role,
+    /// The topics' names.
+    pub topics: BTreeMap<Role, String>,
+    /// Exactly once or at least once.
+    pub guarantee: Guarantee,
+    /// The most records in one [`Fetched`].
+    pub max_records: usize,
+    /// How long a member may go without polling (virtual time).
+    pub session_timeout: Duration,
+    /// How long a member may take to acknowledge a revocation (virtual time).
+    pub rebalance_timeout: Duration,
+    /// How long a transaction may be open (virtual time).
+    pub transaction_timeout: Duration,
+}
+
+impl ClientConfig {
+    /// Exactly once, with Kafka's own limits: 500 records, a session of 45 s, a rebalance and a transaction of 60 s.
+    pub fn new(
+        group: impl Into<String>,
+        transactional_id: impl Into<String>,
+        input: Role,
+        topics: impl IntoIterator<Item = (Role, String)>,
+    ) -> Self {
+        ClientConfig {
+            group: group.into(),
+            transactional_id: transactional_id.into(),
+            input,
+            topics: topics.into_iter().collect(),
+            guarantee: Guarantee::ExactlyOnce,
+            max_records: 500,
+            session_timeout: Duration::from_secs(45),
+            rebalance_timeout: Duration::from_secs(60),
+            transaction_timeout: Duration::from_secs(60),
+        }
+    }
+
+    /// The name of the topic that plays this part.
+    ///
+    /// # Errors
+    /// `Fatal` when none was given.
+    pub fn topic(&self, role: Role) -> Result<&str, BrokerError> {
+        self.topics.get(&role).map(String::as_str).ok_or_else(|| error::no_role(role, &self.transactional_id))
+    }
+}
+
+/// The broker port on a [`Cluster`]. Dropping it is a crash: it leaves neither the group nor its transaction.
+///
+/// It follows librdkafka in what the client's side refuses by itself: after an abortable error only an abort goes through, and after a fatal
+/// one only a new producer. After an unknown outcome it *does* go on, as a client would whose late `EndTxn` is still on its way; whoever
+/// uses the port must not.
+pub struct Client {
+    cluster: Cluster,
+    config: Arc<ClientConfig>,
+    id: ClientId,
+    tokens: u64,
+    producer: ProducerState,
+    /// The one call of the producer that has not completed.
+    outstanding: Option<Token>,
+    /// Whether the broker may know of the open transaction.
+    sent: bool,
+    /// The offsets to commit, where there are no transactions.
+    kept: Vec<(TopicPartition, i64, GroupMetadata)>,
+    membership: Membership,
+    /// What each [`Fence`] stands for; fence 0 stands for nothing.
+    fences: Vec<GroupMetadata>,
+    fetches: BTreeMap<Place, Fetch>,
+    /// The partition that was read last, so that each has its turn.
+    read_last: Option<Place>,
+}
+
+/// The producer as the client's own library sees it.
+///
+/// ```text
+///            init              produce            error that can be aborted
+///   Absent ───────► Ready ───────────────► Open ─────────────────────────────► Broken
+///                     ▲                     │                                    │
+///                     └── commit or abort ──┴──────────────── abort ─────────────┘
+///   any state ── fenced or fatal error ──► Dead, until the next init
+/// ```
+#[derive(Debug, Clone)]
+enum ProducerState {
+    Absent,
+    Ready(Producer),
+    Open(Producer),
+    Broken(Producer),
+    Dead(BrokerError),
+}
+
+#[derive(Debug)]
+enum Membership {
+    Out,
+    /// Joins at its next poll.
+    Joining,
+    /// With the tasks that were assigned and not yet given up, and acknowledgements that could not be sent.
+    In {
+        member: MemberId,
+        held: BTreeSet<i32>,
+        unsent: Vec<i32>,
+    },
+    /// Was expelled, and joins again when these tasks were given up.
+    Expelled {
+        held: BTreeSet<i32>,
+    },
+}
+
+#[derive(Debug)]
+struct Fetch {
+    next: i64,
+    /// The `next` that was delivered last.
+    told: Option<i64>,
+}
+
+impl Client {
+    /// A client of this cluster.
+    pub fn new(cluster: &Cluster, config: ClientConfig) -> Self {
+        Client {
+            id: cluster.write(|inner| inner.wire.connect()),
+            cluster: cluster.clone(),
+            config: Arc::new(config),
+            tokens: 0,
+            producer: ProducerState::Absent,
+            outstanding: None,
+            sent: false,
+            kept: Vec::new(),
+            membership: Membership::Out,
+            fences: Vec::new(),
+            fetches: BTreeMap::new(),
+            read_last: None,
+        }
+    }
+
+    /// Its number, as a [`Network`](super::Network) sees it.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
+    /// Its producer, once initialised.
+    pub fn producer(&self) -> Option<Producer> {
+        match &self.producer {
+            ProducerState::Ready(p) | ProducerState::Open(p) | ProducerState::Broken(p) => Some(*p),
+            ProducerState::Absent | ProducerState::Dead(_) => None,
+        }
+    }
+
+    fn token(&mut self) -> Token {
+        self.tokens += 1;
+        Token(self.tokens)
+    }
+
+    /// Sends a call, or answers it at once where the client itself knows the answer.
+    fn call(&mut self, token: Token, request: Result<Request, Completion>) -> Token {
+        self.cluster.write(|inner| match request {
+            Ok(request) => inner.wire.send(self.id, token, &self.config, request, &mut inner.state),
+            Err(completion) => inner.wire.reply(self.id, token, inner.state.now, completion.into()),
+        });
+        token
+    }
+
+    /// The same for a call of the producer. What the client refuses by itself leaves the producer as it is.
+    ///
+    /// # Panics
+    /// When another one has not completed.
+    fn producer_call(&mut self, request: Result<Request, Completion>) -> Token {
+        let id = &self.config.transactional_id;
+        assert!(self.outstanding.is_none(), "client {id}: a call of the producer was made before the last one completed");
+        let token = self.token();
+        self.outstanding = request.is_ok().then_some(token);
+        self.call(token, request)
+    }
+
+    /// The producer with an open transaction.
+    fn open(&self) -> Result<Producer, BrokerError> {
+        let id = &self.config.transactional_id;
+        match &self.producer {
+            ProducerState::Open(producer) => Ok(*producer),
+            ProducerState::Ready(_) => Err(error::no_transaction(id)),
+            ProducerState::Absent => Err(error::no_producer(id)),
+            ProducerState::Broken(_) => Err(error::must_abort(id)),
+            ProducerState::Dead(why) => Err(why.clone()),
+        }
+    }
+
+    fn sender(&self, fence: Fence) -> Result<GroupMetadata, BrokerError> {
+        let index = usize::try_from(fence.0).ok().and_then(|n| n.checked_sub(1));
+        index.and_then(|i| self.fences.get(i).copied()).ok_or_else(|| error::no_membership(&self.config.transactional_id))
+    }
+
+    fn senders(&self, offsets: &[OffsetCommit]) -> Result<Vec<(TopicPartition, i64, GroupMetadata)>, BrokerError> {
+        let one = |commit: &OffsetCommit| {
+            let partition = TopicPartition { topic: self.config.topic(commit.place.role)?.to_string(), partition: commit.place.partition };
+            Ok((partition, commit.offset, self.sender(commit.fence)?))
+        };
+        offsets.iter().map(one).collect()
+    }
+
+    /// The end of a transaction, as a request or as what the client answers itself.
+    fn end(&mut self, commit: bool) -> Result<Request, BrokerError> {
+        let producer = match self.producer {
+            ProducerState::Broken(producer) if !commit => producer,
+            _ => self.open()?,
+        };
+        if self.config.guarantee == Guarantee::AtLeastOnce && commit {
+            return Ok(Request::CommitOffsets(self.kept.clone()));
+        }
+        let transactional = self.sent && self.config.guarantee == Guarantee::ExactlyOnce;
+        Ok(Request::EndTransaction { commit, producer: transactional.then_some(producer) })
+    }
+
+    fn next(&mut self, inner: &mut Inner, appetite: Appetite) -> Option<BrokerEvent> {
+        if let Some((token, reply)) = inner.wire.receive(self.id, &mut inner.state) {
+            self.settle(token, &reply);
+            return Some(BrokerEvent::Done(token, reply.completion));
+        }
+        if !inner.wire.network.connected(self.id) {
+            return None;
+        }
+        self.heartbeat(inner).or_else(|| if appetite == Appetite::All { self.read(inner) } else { None })
+    }
+
+    /// Takes the end of a producer's call into the producer's state.
+    fn settle(&mut self, token: Token, reply: &Reply) {
+        if self.outstanding != Some(token) {
+            return;
+        }
+        self.outstanding = None;
+        let (outcome, ends) = match &reply.completion {
+            Completion::Initialised(r) => (r.as_ref().err(), true),
+            Completion::Produced(r) => (r.as_ref().err(), false),
+            Completion::OffsetsSent(r) => (r.as_ref().err(), false),
+            Completion::Committed(r) | Completion::Aborted(r) => (r.as_ref().err(), true),
+            _ => return,
+        };
+        self.sent |= !ends && outcome.is_none_or(|e| e.kind != ErrorKind::Retriable);
+        let known = reply.producer.or(self.producer());
+        self.producer = match (outcome.map(|e| e.kind), known) {
+            (None | Some(ErrorKind::Unknown), Some(producer)) if ends => {
+                self.sent = false;
+                self.kept.clear();
+                ProducerState::Ready(producer)
+            }
+            (None | Some(ErrorKind::Retriable), _) => return,
+            (Some(ErrorKind::Fenced | ErrorKind::Fatal), _) | (_, None) => ProducerState::Dead(outcome.expect("it failed").clone()),
+            (Some(_), Some(producer)) => ProducerState::Broken(producer),
+        };
+    }
+
+    /// Speaks with the group: joins, and hears what changed.
+    fn heartbeat(&mut self, inner: &mut Inner) -> Option<BrokerEvent> {
+        let group = &self.config.group;
+        if matches!(self.membership, Membership::Joining) {
+            let limits = Limits { session: self.config.session_timeout, rebalance: self.config.rebalance_timeout };
+            let topic = match self.config.topic(self.config.input) {
+                Ok(topic) => topic,
+                Err(error) => {
+                    self.membership = Membership::Out;
+                    return Some(BrokerEvent::Failed(error));
+                }
+            };
+            let member = inner.state.join(group, topic, limits);
+            self.membership = Membership::In { member, held: BTreeSet::new(), unsent: Vec::new() };
+            self.cluster.notify();
+        }
+        let Membership::In { member, held, unsent } = &mut self.membership else { return None };
+        let now = inner.state.now;
+        let group = inner.state.group_mut(group);
+        if !unsent.is_empty() {
+            group.acknowledge(*member, &std::mem::take(unsent));
+            self.cluster.notify();
+        }
+        match group.poll(*member, now) {
+            Ok(None) => None,
+            Ok(Some(Notice::Revoked { tasks })) => Some(BrokerEvent::Revoked { tasks }),
+            Ok(Some(Notice::Assigned { tasks, generation })) => {
+                held.extend(&tasks);
+                self.fences.push(GroupMetadata::Member { member: *member, generation });
+                Some(BrokerEvent::Assigned { tasks, fence: Fence(self.fences.len() as u64) })
+            }
+            Err(()) if held.is_empty() => {
+                self.membership = Membership::Joining;
+                self.heartbeat(inner)
+            }
+            Err(()) => {
+                let held = std::mem::take(held);
+                let tasks = held.iter().copied().collect();
+                self.membership = Membership::Expelled { held };
+                Some(BrokerEvent::Lost { tasks })
+            }
+        }
+    }
+
+    /// Reads from the next partition, in turn, that has something new.
+    fn read(&mut self, inner: &Inner) -> Option<BrokerEvent> {
+        let behind = |place: &Place| self.read_last.is_none_or(|last| *place > last);
+        let (later, earlier): (Vec<Place>, Vec<Place>) = self.fetches.keys().partition(|place| behind(place));
+        later.into_iter().chain(earlier).find_map(|place| self.read_from(place, inner))
+    }
+
+    fn read_from(&mut self, place: Place, inner: &Inner) -> Option<BrokerEvent> {
+        let fetch = self.fetches.get_mut(&place)?;
+        let log = self.config.topic(place.role).and_then(|name| inner.state.topic(name)).and_then(|topic| {
+            let log = topic.log(place.partition)?;
+            if fetch.next < log.start() || fetch.next > log.end() {
+                return Err(error::out_of_range(&topic.name, place.partition, fetch.next, log.start(), log.end()));
+            }
+            Ok(log)
+        });
+        let log = match log {
+            Ok(log) => log,
+            Err(error) => {
+                self.fetches.remove(&place);
+                return Some(BrokerEvent::Failed(error));
+            }
+        };
+        let limit = log.limit(Isolation::ReadCommitted);
+        if fetch.told.is_some() && fetch.next >= limit {
+            return None;
+        }
+        let mut records = RecordBatch::new();
+        if fetch.next < limit {
+            fetch.next = log.read(fetch.next, self.config.max_records, Isolation::ReadCommitted, place, &mut records);
+        }
+        fetch.told = Some(fetch.next);
+        self.read_last = Some(place);
+        Some(BrokerEvent::Fetched(Fetched { place, records, next: fetch.next }))
+    }
+}
+
+impl Broker for Client {
+    fn poll(&mut self, wait: Duration, appetite: Appetite) -> Option<BrokerEvent> {
+        let cluster = self.cluster.clone();
+        cluster.poll(wait, |inner| self.next(inner, appetite))
+    }
+
+    fn describe(&mut self) -> Token {
+        let token = self.token();
+        self.call(token, Ok(Request::Describe))
+    }
+
+    fn init_producer(&mut self) -> Token {
+        // The former producer is destroyed, and with it whatever it waited for.
+        self.outstanding = None;
+        self.producer = ProducerState::Absent;
+        self.sent = false;
+        self.kept.clear();
+        let transactional = self.config.guarantee == Guarantee::ExactlyOnce;
+        self.producer_call(Ok(Request::InitProducer { transactional }))
+    }
+
+    fn produce(&mut self, records: RecordBatch) -> Token {
+        if let ProducerState::Ready(producer) = self.producer {
+            self.producer = ProducerState::Open(producer);
+        }
+        let request = self.open().map(|producer| {
+            let producer = (self.config.guarantee == Guarantee::ExactlyOnce).then_some(producer);
+            Request::Produce { records, producer }
+        });
+        self.producer_call(request.map_err(|e| Completion::Produced(Err(e))))
+    }
+
+    fn send_offsets(&mut self, offsets: Vec<OffsetCommit>) -> Token {
+        let sent = self.open().and_then(|producer| Ok((producer, self.senders(&offsets)?)));
+        let request = match (sent, self.config.guarantee) {
+            (Err(error), _) => Err(Completion::OffsetsSent(Err(error))),
+            (Ok((producer, offsets)), Guarantee::ExactlyOnce) => Ok(Request::SendOffsets { offsets, producer }),
+            (Ok((_, offsets)), Guarantee::AtLeastOnce) => {
+                self.kept.extend(offsets);
+                Err(Completion::OffsetsSent(Ok(())))
+            }
+        };
+        self.producer_call(request)
+    }
+
+    fn commit(&mut self) -> Token {
+        let request = self.end(true).map_err(|e| Completion::Committed(Err(e)));
+        self.producer_call(request)
+    }
+
+    fn abort(&mut self) -> Token {
+        let request = match self.producer {
+            ProducerState::Ready(_) => Err(Completion::Aborted(Ok(()))),
+            _ => self.end(false).map_err(|e| Completion::Aborted(Err(e))),
+        };
+        self.producer_call(request)
+    }
+
+    fn stable_offsets(&mut self, places: Vec<Place>) -> Token {
+        let token = self.token();
+        self.call(token, Ok(Request::StableOffsets(places)))
+    }
+
+    fn extents(&mut self, places: Vec<Place>) -> Token {
+        let token = self.token();
+        self.call(token, Ok(Request::Extents(places)))
+    }
+
+    fn fetch(&mut self, place: Place, offset: i64) {
+        self.fetches.insert(place, Fetch { next: offset, told: None });
+    }
+
+    fn stop_fetch(&mut self, place: Place) {
+        self.fetches.remove(&place);
+    }
+
+    fn join(&mut self) {
+        if matches!(self.membership, Membership::Out) {
+            self.membership = Membership::Joining;
+        }
+    }
+
+    fn acknowledge(&mut self, tasks: Vec<i32>) {
+        match &mut self.membership {
+            Membership::Out | Membership::Joining => {}
+            Membership::In { member, held, unsent } => {
+                held.retain(|task| !tasks.contains(task));
+                self.cluster.write(|inner| {
+                    if inner.wire.network.connected(self.id) {
+                        inner.state.group_mut(&self.config.group).acknowledge(*member, &tasks);
+                    } else {
+                        unsent.extend(tasks);
+                    }
+                });
+            }
+            Membership::Expelled { held } => {
+                held.retain(|task| !tasks.contains(task));
+                if held.is_empty() {
+                    self.membership = Membership::Joining;
+                }
+            }
+        }
+    }
+
+    fn leave(&mut self) -> Token {
+        let member = match std::mem::replace(&mut self.membership, Membership::Out) {
+            Membership::In { member, .. } => Some(member),
+            _ => None,
+        };
+        let token = self.token();
+        self.call(token, Ok(Request::Leave(member)))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.cluster.write(|inner| inner.wire.disconnect(self.id));
+    }
+}

@@ -1,0 +1,3 @@
+//! What every implementation of a port must do: suites that its tests call.
+
+pub mod store;
