@@ -2,6 +2,7 @@
 
 use crate::codec::{Codec, CodecError};
 use crate::event::DecodeError;
+use serde::Deserializer;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -45,6 +46,13 @@ pub trait Command: fmt::Debug + Send + Sync + Sized + 'static {
     fn decode_tagged(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (tag, payload) = Self::Codec::split_tag(bytes).map_err(DecodeError::Untyped)?;
         Self::decode(&tag.name, payload)
+    }
+
+    /// Reads a payload of this name from any deserializer: the laws of es-testkit pass one that invents values.
+    /// `None`: no such name, or an impl by hand that does without. For generated code only: not covered by any promise.
+    #[doc(hidden)]
+    fn __invent<'de, D: Deserializer<'de>>(_name: &str, _payload: D) -> Option<Result<Self, D::Error>> {
+        None
     }
 
     /// The error for a name that [`decode`](Command::decode) does not know.
