@@ -9,6 +9,8 @@
 //! | what goes over the wire | [`record`], [`envelope`], [`partition`] |
 //! | the ports | [`broker`], [`state_store`], [`clock`] |
 
+#[doc(hidden)]
+pub mod __private;
 pub mod aggregate;
 pub mod broker;
 pub mod clock;
@@ -22,10 +24,5 @@ pub mod state_store;
 pub use aggregate::{Aggregate, AggregateId, Context, Decide, Decision, Draft, Events, Fold, Folds, Millis, emit, nothing, reject};
 pub use codec::{Codec, Json, Postcard};
 pub use command::Command;
-pub use event::{Event, EventType, FoldInto, IntoEvents, VariantOf};
-
-/// For generated code only: not covered by any promise.
-#[doc(hidden)]
-pub mod __private {
-    pub use serde;
-}
+pub use es_macros::{Aggregate, Command, event};
+pub use event::{Event, EventType, FoldInto, IntoEvents, Upcast, VariantOf};
