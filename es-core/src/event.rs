@@ -115,6 +115,24 @@ pub trait Event: Clone + fmt::Debug + Send + Sync + Sized + 'static {
 )]
 pub trait VariantOf<E>: Into<E> {}
 
+/// A former version of an event that is read as the next one: every type with a `From`. `#[event(upcast(1 = …))]` asks for it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be upcast to `{Newer}`",
+    label = "no way from `{Self}` to `{Newer}`",
+    note = "write `impl From<{Self}> for {Newer} {{ fn from(old: {Self}) -> Self {{ … }} }}`"
+)]
+pub trait Upcast<Newer> {
+    /// The same fact, as the next version tells it.
+    fn upcast(self) -> Newer;
+}
+
+#[diagnostic::do_not_recommend]
+impl<Old, Newer: From<Old>> Upcast<Newer> for Old {
+    fn upcast(self) -> Newer {
+        Newer::from(self)
+    }
+}
+
 /// What can be emitted: one event, a tuple, array, `Vec` or `Option` of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be emitted as events of `{E}`",

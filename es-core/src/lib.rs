@@ -10,6 +10,8 @@
 //! | the ports | [`broker`], [`state_store`], [`clock`] |
 //! | the engine | [`topology`], [`task`], [`runner`] |
 
+#[doc(hidden)]
+pub mod __private;
 pub mod aggregate;
 pub mod broker;
 pub mod clock;
@@ -29,12 +31,7 @@ pub use aggregate::{Aggregate, AggregateId, Context, Decide, Decision, Draft, Ev
 pub use codec::{Codec, Json, Postcard};
 pub use command::Command;
 pub use envelope::Envelope;
-pub use event::{Event, EventType, FoldInto, IntoEvents, VariantOf};
+pub use es_macros::{Aggregate, Command, event};
+pub use event::{Event, EventType, FoldInto, IntoEvents, Upcast, VariantOf};
 pub use runner::{Runner, RunnerError, Settings};
 pub use topology::Topology;
-
-/// For generated code only: not covered by any promise.
-#[doc(hidden)]
-pub mod __private {
-    pub use serde;
-}
