@@ -1,7 +1,24 @@
 //! `laws!`: property tests that hold for every aggregate, over what `decide` makes of arbitrary commands.
 //!
-//! ```ignore
-//! es_testkit::laws!(Parcel);
+//! ```
+//! use es_core::{Aggregate, event};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[event(aggregate = "account")]
+//! #[derive(Clone, Debug, PartialEq)]
+//! enum AccountEvent {
+//!     Deposited { amount: u32 },
+//! }
+//!
+//! #[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+//! #[aggregate(id = String, event = AccountEvent, version = 1)]
+//! struct Turnover {
+//!     #[fold(Deposited => count)]
+//!     deposits: u64,
+//! }
+//!
+//! es_testkit::laws!(table Turnover);
+//! # fn main() {}
 //! ```
 //!
 //! expands to a module `laws` with one test per [law](Law). Commands and events are invented through serde, so the types need no further
@@ -9,9 +26,10 @@
 //!
 //! | what | how |
 //! |---|---|
-//! | a table: folds, but does not decide | `laws!(table Totals)` |
-//! | two aggregates in one module | `laws!(Parcel, mod = parcel_laws)` |
-//! | types that serde reads by looking at what is there, or from strings of rare formats | `laws!(Parcel, commands = my_commands(), events = my_events())`, proptest strategies of `ParcelCommand` and `ParcelEvent` |
+//! | an aggregate: decides and folds | `laws!(Account)` |
+//! | a table: only folds | `laws!(table Turnover)` |
+//! | two aggregates in one module | `laws!(Account, mod = account_laws)` |
+//! | types that serde reads by looking at what is there, or from strings of rare formats | `laws!(Account, commands = my_commands(), events = my_events())`, with [proptest](crate::proptest) strategies |
 //! | the same cases again | `ES_SEED=<seed> cargo test` |
 //! | more cases than 256 per law | `ES_CASES=10000 cargo test` |
 //! | the golden files, once per new event or version | `ES_UPDATE_GOLDENS=1 cargo test`, then commit `tests/golden` |

@@ -1,18 +1,23 @@
 //! Golden files: made once, and read for ever.
 
-#![allow(missing_docs, unreachable_pub, reason = "a test's domain")]
-
-mod domain;
-
-use es_core::Fold;
+use es_core::{Aggregate, event};
 use es_testkit::laws::{Law, any_event, check_table};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-events! { PaperEvent of "paper" { Written { text: String, pages: Option<u32> } was WrittenV1, Burnt {} } }
+#[event(aggregate = "paper")]
+#[derive(Clone, Debug, PartialEq)]
+enum PaperEvent {
+    #[event(version = 2, upcast(1 = WrittenV1))]
+    Written {
+        text: String,
+        pages: Option<u32>,
+    },
+    Burnt,
+}
 
 #[derive(Deserialize)]
-pub struct WrittenV1 {
+struct WrittenV1 {
     text: String,
 }
 impl From<WrittenV1> for Written {
@@ -21,20 +26,12 @@ impl From<WrittenV1> for Written {
     }
 }
 
-#[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Paper(u32);
-aggregate!(Paper, PaperEvent);
-impl Fold<Written> for Paper {
-    fn fold(&mut self, _: Written) {
-        self.0 += 1;
-    }
+#[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[aggregate(id = String, event = PaperEvent, version = 1)]
+struct Paper {
+    #[fold(Written => count, Burnt => set(0))]
+    sheets: u32,
 }
-impl Fold<Burnt> for Paper {
-    fn fold(&mut self, _: Burnt) {
-        self.0 = 0;
-    }
-}
-
 /// An empty directory of this test's own, and its `tests/golden/paper`.
 fn crate_dir(test: &str) -> (String, PathBuf) {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("golden-{test}"));

@@ -1,10 +1,6 @@
 //! Each way of being impure is planted once, and must be found: by the law's name, with the event or command, shrunk to almost nothing.
 
-#![allow(missing_docs, unreachable_pub, reason = "a test's domain")]
-
-mod domain;
-
-use es_core::{Context, Decide, Decision, Fold, emit};
+use es_core::{Aggregate, Command, Context, Decide, Decision, Fold, emit, event};
 use es_testkit::laws::{Checked, Law, any_command, any_event, check, check_table};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
@@ -13,8 +9,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-events! { TallyEvent of "tally" { Counted { by: u64 }, Named { name: String } } }
-commands! { TallyCommand { Count { by: u64 }, Name { name: String } } }
+#[event(aggregate = "tally")]
+#[derive(Clone, Debug, PartialEq)]
+enum TallyEvent {
+    Counted { by: u64 },
+    Named { name: String },
+}
+
+#[derive(Command, Debug)]
+enum TallyCommand {
+    Count { by: u64 },
+    Name { name: String },
+}
 
 #[derive(Debug, Serialize)]
 enum Never {}
@@ -31,19 +37,14 @@ macro_rules! planted {
         $state:ident { $($(#[$attribute:meta])* $field:ident: $type:ty),* }
         fold |$self:ident, $by:ident| $fold:expr, decide |$this:ident, $wish:ident, $context:ident| $decide:expr
     ) => {
-        #[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
-        struct $state { names: Vec<String>, $($(#[$attribute])* $field: $type),* }
-        aggregate!($state, TallyEvent);
+        #[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[aggregate(id = String, event = TallyEvent, version = 1)]
+        struct $state { #[fold(Named => push(name))] names: Vec<String>, $($(#[$attribute])* $field: $type),* }
 
         impl Fold<Counted> for $state {
             fn fold(&mut self, Counted { by: $by }: Counted) {
                 let $self = self;
                 $fold;
-            }
-        }
-        impl Fold<Named> for $state {
-            fn fold(&mut self, Named { name }: Named) {
-                self.names.push(name);
             }
         }
         impl Decide for $state {
@@ -76,7 +77,7 @@ fn caught_in<A: Decide<Command = TallyCommand, Event = TallyEvent> + Checked>(mo
     assert!(text.contains(&format!("`{culprit}`")), "{text}");
     assert!(text.contains("ES_SEED="), "{text}");
     let (_, case) = text.split_once("the smallest case of `tally` that was found:\n").expect("the case");
-    let steps = case.lines().filter(|line| line.starts_with("    at ") || *line == "    Counted(" || *line == "    Named(").count();
+    let steps = case.lines().filter(|line| line.starts_with("    at ") || *line == "    Counted {" || *line == "    Named {").count();
     assert!((1..=most).contains(&steps), "{steps} steps:\n{text}");
 }
 
@@ -244,17 +245,32 @@ fn a_copy_that_is_not_a_copy() {
 mod written_by_halves {
     use super::*;
 
-    events! { NoteEvent of "note" { Noted { text: String, #[serde(skip_serializing, default)] by: u64 } } }
-    commands! { NoteCommand { Note { text: String, #[serde(skip_serializing)] by: Option<u64> } } }
-
-    #[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
-    struct Note(String);
-    aggregate!(Note, NoteEvent);
-    impl Fold<Noted> for Note {
-        fn fold(&mut self, Noted { text, .. }: Noted) {
-            self.0 = text;
-        }
+    #[event(aggregate = "note")]
+    #[derive(Clone, Debug, PartialEq)]
+    enum NoteEvent {
+        Noted {
+            text: String,
+            #[serde(skip_serializing, default)]
+            by: u64,
+        },
     }
+
+    #[derive(Command, Debug)]
+    enum NoteCommand {
+        Note {
+            text: String,
+            #[serde(skip_serializing)]
+            by: Option<u64>,
+        },
+    }
+
+    #[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[aggregate(id = String, event = NoteEvent, version = 1)]
+    struct Note {
+        #[fold(Noted => set(text))]
+        text: String,
+    }
+
     impl Decide for Note {
         type Command = NoteCommand;
         type Rejection = Never;

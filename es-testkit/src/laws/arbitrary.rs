@@ -18,7 +18,7 @@ const LONGEST: usize = 12;
 /// Any command, invented through serde.
 ///
 /// # Panics
-/// When there is a command for which no value can be invented: it needs a strategy of your own, `laws!(Parcel, commands = …)`.
+/// When there is a command for which no value can be invented: it needs a strategy of your own, `laws!(Account, commands = …)`.
 pub fn any_command<C: Command>() -> impl Strategy<Value = C> {
     const MEND: &str = "commands = my_commands()";
     for name in C::NAMES {
@@ -30,7 +30,7 @@ pub fn any_command<C: Command>() -> impl Strategy<Value = C> {
 /// Any event of any version that is read, invented through serde; old versions arrive upcast.
 ///
 /// # Panics
-/// When there is an event for which no value can be invented: it needs a strategy of your own, `laws!(Parcel, events = …)`.
+/// When there is an event for which no value can be invented: it needs a strategy of your own, `laws!(Account, events = …)`.
 pub fn any_event<E: Event>() -> impl Strategy<Value = E> {
     const MEND: &str = "events = my_events()";
     let written = E::TYPES.iter().map(|kind| (kind.name, kind.version));
