@@ -80,14 +80,14 @@ impl<A: Aggregate<Event: PartialEq> + PartialEq + Debug> Checked for A {}
 
 /// Which event of a history.
 #[derive(Clone, Copy)]
-struct Place {
+pub(crate) struct Place {
     event: &'static str,
     number: usize,
     of: usize,
 }
 
 impl Place {
-    fn each<E: Event>(events: &[E]) -> impl Iterator<Item = (Place, &E)> {
+    pub(crate) fn each<E: Event>(events: &[E]) -> impl Iterator<Item = (Place, &E)> {
         let of = events.len();
         events.iter().enumerate().map(move |(i, event)| (Place { event: event.event_type().name, number: i + 1, of }, event))
     }
@@ -97,7 +97,7 @@ impl Place {
     }
 
     /// Two states that must be the same.
-    fn same<A: PartialEq + Debug>(self, law: Law, what: &str, expected: &A, actual: &A) -> Result<(), Broken> {
+    pub(crate) fn same<A: PartialEq + Debug>(self, law: Law, what: &str, expected: &A, actual: &A) -> Result<(), Broken> {
         match expected == actual {
             true => Ok(()),
             false => Err(self.broken(law, &format!("{what}\n{}", diff(expected, actual)))),

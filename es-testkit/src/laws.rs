@@ -1,7 +1,24 @@
 //! `laws!`: property tests that hold for every aggregate, over what `decide` makes of arbitrary commands.
 //!
-//! ```ignore
-//! es_testkit::laws!(Parcel);
+//! ```
+//! use es_core::{Aggregate, event};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[event(aggregate = "account")]
+//! #[derive(Clone, Debug, PartialEq)]
+//! enum AccountEvent {
+//!     Deposited { amount: u32 },
+//! }
+//!
+//! #[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+//! #[aggregate(id = String, event = AccountEvent, version = 1)]
+//! struct Turnover {
+//!     #[fold(Deposited => count)]
+//!     deposits: u64,
+//! }
+//!
+//! es_testkit::laws!(table Turnover);
+//! # fn main() {}
 //! ```
 //!
 //! expands to a module `laws` with one test per [law](Law). Commands and events are invented through serde, so the types need no further
@@ -9,9 +26,10 @@
 //!
 //! | what | how |
 //! |---|---|
-//! | a table: folds, but does not decide | `laws!(table Totals)` |
-//! | two aggregates in one module | `laws!(Parcel, mod = parcel_laws)` |
-//! | types that serde reads by looking at what is there, or from strings of rare formats | `laws!(Parcel, commands = my_commands(), events = my_events())`, proptest strategies of `ParcelCommand` and `ParcelEvent` |
+//! | an aggregate: decides and folds | `laws!(Account)` |
+//! | a table: only folds | `laws!(table Turnover)` |
+//! | two aggregates in one module | `laws!(Account, mod = account_laws)` |
+//! | types that serde reads by looking at what is there, or from strings of rare formats | `laws!(Account, commands = my_commands(), events = my_events())`, with [proptest](crate::proptest) strategies |
 //! | the same cases again | `ES_SEED=<seed> cargo test` |
 //! | more cases than 256 per law | `ES_CASES=10000 cargo test` |
 //! | the golden files, once per new event or version | `ES_UPDATE_GOLDENS=1 cargo test`, then commit `tests/golden` |
@@ -21,21 +39,20 @@
 mod arbitrary;
 mod golden;
 mod invent;
+mod later;
 
 pub use crate::check::{Checked, Law};
 pub use arbitrary::{any_command, any_event};
 
-use crate::check::decide::outcome;
 use crate::check::{Broken, codec, decide, fold};
-use arbitrary::{Step, history, story, tell};
-use es_core::{Command, Context, Decide};
+use arbitrary::{history, story, tell};
+use es_core::{Context, Decide};
 use proptest::prelude::Strategy;
-use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
+use std::cell::Cell;
 use std::fmt::{self, Debug};
 use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
 
 /// Writes the property tests of one aggregate or table: see the [module](mod@crate::laws).
 #[macro_export]
@@ -126,17 +143,8 @@ pub fn check<A: Decide + Checked>(
         Law::DecideDoesNotPanic => each(|state, command, context| decide::does_not_panic(state, command, context).map(drop)),
         Law::SameCommandTwiceOneOutcome => each(decide::twice_has_one_outcome),
         Law::TimeChangesNothing => {
-            let decided = remember::<A, _, _>(
-                stories,
-                |story| outcomes::<A>(story),
-                |story, before, after| decide::same_later::<A>(story, before, after),
-            );
-            let folded = remember::<A, _, _>(
-                history(&events),
-                |events| fold::states::<A>(events),
-                |events, before, after| fold::same_later::<A>(events, before, after),
-            );
-            wait_for_the_next_second();
+            let (decided, folded) = (later::decisions::<A>(stories), later::folds::<A>(history(&events)));
+            later::wait_for_the_next_second();
             lawful(decided());
             return lawful(folded());
         }
@@ -158,12 +166,8 @@ pub fn check_table<A: Checked>(law: Law, crate_dir: &str, events: impl Strategy<
         Law::SnapshotRoundTrip => arbitrary(fold::snapshots_round_trip::<A>),
         Law::EventRoundTrip => arbitrary(|events| events.iter().try_for_each(codec::event_round_trip)),
         Law::TimeChangesNothing => {
-            let folded = remember::<A, _, _>(
-                history(&events),
-                |events| fold::states::<A>(events),
-                |events, before, after| fold::same_later::<A>(events, before, after),
-            );
-            wait_for_the_next_second();
+            let folded = later::folds::<A>(history(&events));
+            later::wait_for_the_next_second();
             folded()
         }
         Law::EveryEventHasAGolden => golden::check(crate_dir, &events).map_err(|broken| broken.to_string()),
@@ -182,51 +186,22 @@ fn lawful(checked: Result<(), String>) {
     }
 }
 
-/// Checks a law on many cases; one that breaks it is shrunk.
+/// Checks a law on many cases; one that breaks it is shrunk. What is impure may keep a law by chance, so while it is shrunk each smaller
+/// case is tried several times: else shrinking would stop early.
 fn property<A: Checked, T: Debug>(cases: &impl Strategy<Value = T>, law: impl Fn(&T) -> Result<(), Broken>) -> Result<(), String> {
     let (mut runner, seed) = runner();
-    let checked = runner.run(cases, |case| law(&case).map_err(|broken| TestCaseError::fail(broken.to_string())));
+    let shrinking = Cell::new(false);
+    let checked = runner.run(cases, |case| {
+        let tries = if shrinking.get() { 16 } else { 1 };
+        (0..tries).try_for_each(|_| law(&case)).map_err(|broken| {
+            shrinking.set(true);
+            TestCaseError::fail(broken.to_string())
+        })
+    });
     checked.map_err(|error| match error {
         TestError::Fail(finding, case) => report::<A>(&finding, &case, seed),
         TestError::Abort(why) => format!("no cases for the laws of `{}`: {why}", A::NAME),
     })
-}
-
-/// Runs some cases now, and returns what runs them again and compares. Of those that differ, the smallest is told: running takes
-/// time that has to pass, so nothing is shrunk.
-fn remember<A: Checked, T: Debug, R>(
-    cases: impl Strategy<Value = T>,
-    run: impl Fn(&T) -> R,
-    same: impl Fn(&T, &R, &R) -> Result<(), Broken>,
-) -> impl FnOnce() -> Result<(), String> {
-    const CASES: usize = 128;
-    let (mut runner, seed) = runner();
-    let cases: Vec<T> = (0..CASES).filter_map(|_| cases.new_tree(&mut runner).ok()).map(|tree| tree.current()).collect();
-    let before: Vec<R> = cases.iter().map(&run).collect();
-    move || {
-        let broken = cases.iter().zip(&before).filter_map(|(case, before)| Some((case, same(case, before, &run(case)).err()?)));
-        match broken.min_by_key(|(case, _)| format!("{case:?}").len()) {
-            Some((case, broken)) => Err(report::<A>(&broken, case, seed)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The outcomes of a story.
-fn outcomes<A: Decide + Checked>(story: &[Step<A::Command>]) -> Vec<(&'static str, decide::OutcomeOf<A>)> {
-    let mut outcomes = Vec::new();
-    let told = tell::<A>(story, |state, command, context| {
-        outcomes.extend(outcome(state, command, context).ok().map(|outcome| (command.name(), outcome)));
-        Ok(())
-    });
-    drop(told);
-    outcomes
-}
-
-/// So that a clock that is read in whole seconds shows another one.
-fn wait_for_the_next_second() {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    std::thread::sleep(Duration::from_nanos(1_005_000_000 - u64::from(now.subsec_nanos())));
 }
 
 fn report<A: Checked>(finding: &dyn fmt::Display, case: &dyn Debug, seed: u64) -> String {

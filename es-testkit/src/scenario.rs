@@ -10,10 +10,39 @@ use std::fmt::Debug;
 
 /// Starts a scenario: the aggregate has had these events. `()` where it has had none.
 ///
-/// ```ignore
-/// given::<Parcel>([Accepted { to: "Ada".into(), grams: 5 }])
-///     .when(ParcelCommand::Arrive { hub: "Ulm".into(), last: true })
-///     .then((Scanned { hub: "Ulm".into(), minute: 0 }, Delivered));
+/// ```
+/// # use es_core::{Aggregate, Command, Context, Decide, Decision, emit, event, nothing, reject};
+/// # use serde::{Deserialize, Serialize};
+/// # #[event(aggregate = "account")]
+/// # #[derive(Clone, Debug, PartialEq)]
+/// # enum AccountEvent { Deposited { amount: u64 }, Withdrawn { amount: u64 } }
+/// # #[derive(Command, Debug)]
+/// # enum AccountCommand { Withdraw { amount: u64 } }
+/// # #[derive(Debug, PartialEq, Serialize)]
+/// # enum Refusal { Short { by: u64 } }
+/// # #[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// # #[aggregate(id = String, event = AccountEvent, version = 1)]
+/// # struct Account { #[fold(Deposited => add(amount), Withdrawn => sub(amount))] balance: u64 }
+/// # impl Decide for Account {
+/// #     type Command = AccountCommand;
+/// #     type Rejection = Refusal;
+/// #     fn decide(&self, AccountCommand::Withdraw { amount }: &AccountCommand, _: &Context<'_>) -> Decision<Self> {
+/// #         match amount.checked_sub(self.balance) {
+/// #             _ if *amount == 0 => nothing(),
+/// #             Some(by @ 1..) => reject(Refusal::Short { by }),
+/// #             _ => emit(Withdrawn { amount: *amount }),
+/// #         }
+/// #     }
+/// # }
+/// use es_testkit::given;
+///
+/// given::<Account>([Deposited { amount: 5 }])
+///     .when(AccountCommand::Withdraw { amount: 3 })
+///     .then(Withdrawn { amount: 3 })
+///     .then_state(|account| account.balance == 2);
+/// given::<Account>(()).when(AccountCommand::Withdraw { amount: 3 }).then_rejected(Refusal::Short { by: 3 });
+/// given::<Account>(()).when(AccountCommand::Withdraw { amount: 0 }).then_nothing();
+/// assert_eq!(given::<Account>(Deposited { amount: 5 }).state().balance, 5);
 /// ```
 pub fn given<A: Checked>(events: impl IntoEvents<A::Event>) -> Given<A> {
     let mut history = Vec::new();

@@ -1,24 +1,21 @@
 //! A failed scenario points at the test's own line. Alone in its binary, because it sets the panic hook.
 
-#![allow(missing_docs, reason = "a test's domain")]
-
-mod domain;
-
-use es_core::Fold;
+use es_core::{Aggregate, event};
 use es_testkit::given;
 use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 
-events! { CountEvent of "count" { Counted { by: u8 } } }
+#[event(aggregate = "count")]
+#[derive(Clone, Debug, PartialEq)]
+enum CountEvent {
+    Counted { by: u8 },
+}
 
-#[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Count(u8);
-aggregate!(Count, CountEvent);
-
-impl Fold<Counted> for Count {
-    fn fold(&mut self, Counted { by }: Counted) {
-        self.0 = self.0.checked_add(by).expect("the count overflowed");
-    }
+#[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[aggregate(id = String, event = CountEvent, version = 1)]
+struct Count {
+    #[fold(Counted => add(by))]
+    sum: u8,
 }
 
 #[test]

@@ -46,25 +46,13 @@ pub(crate) fn is_deterministic<A: Decide + Checked>(state: &A, command: &A::Comm
 pub(crate) fn twice_has_one_outcome<A: Decide + Checked>(state: &A, command: &A::Command, context: &Context<'_>) -> Result<(), Broken> {
     const LAW: Law = Law::SameCommandTwiceOneOutcome;
     let Ok(first) = outcome(state, command, context) else { return Ok(()) };
-    let restored = snapshot_round_trip(state, &"the state before the command")?;
-    let second = outcome(&restored, command, context);
-    let second = second.map_err(|panicked| broken(command, LAW, &format!("panicked on the state read back: {panicked}")))?;
-    same(command, LAW, "had another outcome (+) on the state read back", &first, &second)
-}
-
-/// Compares the outcomes of one story with those of the same story told later.
-pub(crate) fn same_later<A: Decide + Checked>(
-    story: &[impl Debug],
-    before: &[(&str, OutcomeOf<A>)],
-    after: &[(&str, OutcomeOf<A>)],
-) -> Result<(), Broken> {
-    match before.iter().zip(after).zip(story).find(|((before, after), _)| before != after) {
-        Some((((name, before), (_, after)), command)) => {
-            let finding = format!("`{name}` had another outcome (+) a moment later\n{}\nthe command {command:?}", diff(before, after));
-            Err(Broken { law: Law::TimeChangesNothing, finding })
-        }
-        None => Ok(()),
+    for _ in 1..REPEATS {
+        let restored = snapshot_round_trip(state, &"the state before the command")?;
+        let second = outcome(&restored, command, context);
+        let second = second.map_err(|panicked| broken(command, LAW, &format!("panicked on the state read back: {panicked}")))?;
+        same(command, LAW, "had another outcome (+) on the state read back", &first, &second)?;
     }
+    Ok(())
 }
 
 /// Decides once, and catches a panic.

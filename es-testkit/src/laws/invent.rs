@@ -84,7 +84,7 @@ impl Inventor<'_> {
 
     /// An element is followed by another in three of four cases.
     fn length(self) -> usize {
-        (0..LONGEST).take_while(|_| self.word() % 4 != 0).count()
+        (0..LONGEST).take_while(|_| !self.word().is_multiple_of(4)).count()
     }
 }
 
