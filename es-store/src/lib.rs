@@ -46,6 +46,7 @@
 mod error;
 mod folder;
 mod options;
+mod spaces;
 mod store;
 mod writer;
 

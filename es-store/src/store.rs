@@ -23,7 +23,7 @@ pub struct FjallStore {
 
 impl FjallStore {
     pub(crate) fn new(folder: StoreFolder, component: &str) -> Result<Self, StoreError> {
-        let disk = Disk(folder.database().clone());
+        let disk = Disk(folder.clone());
         Self::with_disk(folder, component, disk)
     }
 
@@ -61,10 +61,13 @@ impl FjallStore {
     fn create_space(&self, name: &str) -> Result<Keyspace, StoreError> {
         let options = || {
             KeyspaceCreateOptions::default()
-                .max_memtable_size(self.folder.options().memtable_bytes)
+                .max_memtable_size(u64::MAX) // The writer has its own rule.
                 .data_block_hash_ratio_policy(fjall::config::HashRatioPolicy::all(0.75))
         };
-        self.folder.database().keyspace(name, options).map_err(|e| error::using("cannot open", name, self.folder.path(), &e))
+        let created = self.folder.database().keyspace(name, options);
+        let space = created.map_err(|e| error::using("cannot open", name, self.folder.path(), &e))?;
+        self.folder.spaces().list(name)?;
+        Ok(space)
     }
 }
 
@@ -79,10 +82,10 @@ impl StateStore for FjallStore {
         if task < 0 {
             return Err(StoreError::Failed(format!("{name} cannot be opened: a task is a partition, from 0 up")));
         }
-        if !self.folder.claim(&name) {
+        if !self.folder.spaces().claim(&name) {
             return Err(StoreError::Failed(format!("{name} is open already; close it where it is first")));
         }
-        let space = self.create_space(&name).inspect_err(|_| self.folder.release(&name))?;
+        let space = self.create_space(&name).inspect_err(|_| self.folder.spaces().release(&name))?;
         self.spaces.insert(task, space);
         Ok(())
     }
@@ -115,7 +118,7 @@ impl StateStore for FjallStore {
 
     fn close(&mut self, task: i32) {
         if self.spaces.remove(&task).is_some() {
-            self.folder.release(&self.space_name(task));
+            self.folder.spaces().release(&self.space_name(task));
         }
     }
 
@@ -125,6 +128,7 @@ impl StateStore for FjallStore {
         self.folder.poison().check()?;
         let name = self.space_name(task);
         let space = self.space(task)?.clone();
+        self.folder.spaces().unlist(&name)?;
         let deleted = self.folder.database().delete_keyspace(space);
         deleted.map_err(|e| error::using("cannot delete", &name, self.folder.path(), &e))?;
         let space = self.create_space(&name)?;
@@ -138,7 +142,7 @@ impl Drop for FjallStore {
     fn drop(&mut self) {
         self.writer.finish();
         for task in self.spaces.keys() {
-            self.folder.release(&self.space_name(*task));
+            self.folder.spaces().release(&self.space_name(*task));
         }
     }
 }
@@ -244,7 +248,7 @@ mod tests {
     fn a_failed_write_stops_every_store_of_the_folder_until_it_is_opened_anew() {
         let directory = tempfile::tempdir().unwrap();
         let folder = StoreFolder::open(directory.path(), StoreOptions::default()).unwrap();
-        let disk = FailsAt { disk: Disk(folder.database().clone()), left: 1 };
+        let disk = FailsAt { disk: Disk(folder.clone()), left: 1 };
         let mut failing = FjallStore::with_disk(folder.clone(), "account-v1", disk).unwrap();
         let mut other = folder.component("parcel-v1").unwrap();
         failing.open(0).unwrap();
