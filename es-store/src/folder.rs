@@ -64,7 +64,7 @@ impl StoreFolder {
             .worker_threads(options.background_threads)
             .open()
             .map_err(|e| error::opening(&database_path, &e))?;
-        let spaces = Spaces::load(database_path, |name| database.keyspace_exists(name))?;
+        let spaces = Spaces::load(database_path, &database)?;
         let path = path.to_path_buf();
         Ok(StoreFolder(Arc::new(Inner { database, options, path, poison: Poison::default(), spaces, _lock: lock })))
     }

@@ -193,6 +193,8 @@ fn damage_is_reported_and_a_discarded_database_starts_anew() {
     check("no keyspaces", &|db| fs::remove_dir_all(db.join("keyspaces")).unwrap());
     check("a lost space", &|db| fs::remove_dir_all(db.join("keyspaces/1")).unwrap());
     check("a lost manifest", &|db| fs::remove_file(db.join("keyspaces/1/current")).unwrap());
+    check("no list of spaces", &|db| fs::remove_file(db.join("spaces")).unwrap());
+    check("an unreadable list of spaces", &|db| fs::write(db.join("spaces"), "account-v1-0").unwrap());
     check("lost tables", &|db| fs::remove_dir_all(db.join("keyspaces/0/tables")).unwrap());
     check("no lock", &|db| fs::remove_file(db.join("lock")).unwrap());
     check("an empty manifest", &|db| change(&db.join("keyspaces/0/current"), Vec::clear));
