@@ -2,22 +2,13 @@
 
 use es_core::broker::{BrokerError, ErrorKind};
 use es_core::record::Role;
+use es_core::runner::Guarantee;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
-
-/// How often an input may take effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Guarantee {
-    /// Once: outputs and input offsets are committed in one transaction.
-    #[default]
-    ExactlyOnce,
-    /// Once or, after a crash, again: outputs are written first and input offsets committed after.
-    AtLeastOnce,
-}
 
 /// The protocol by which tasks are distributed among the members of the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -7,11 +7,12 @@
 use super::fences::Fences;
 use super::mailbox::Mailbox;
 use super::membership::Command;
-use crate::config::{Guarantee, KafkaConfig, client_error};
+use crate::config::{KafkaConfig, client_error};
 use crate::error::{is_fenced, is_passing, is_stale_member, is_too_large, kind_of, producer_error, with_kind};
 use crate::ffi::{NativeError, Outgoing, Producer};
 use es_core::broker::{BrokerError, BrokerEvent, Completion, Delivered, ErrorKind, Fence, OffsetCommit, Token};
 use es_core::record::{Place, RecordBatch, RecordRef, Role};
+use es_core::runner::Guarantee;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;

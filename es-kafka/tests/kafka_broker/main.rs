@@ -1,0 +1,14 @@
+//! The broker port against a real Kafka: transactions, groups, reading, settings.
+
+mod groups;
+mod lane;
+mod reading;
+mod settings;
+mod transactions;
+
+use es_testkit::kafka_server::run_broker_tests;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    run_broker_tests([transactions::TESTS, reading::TESTS, groups::TESTS, settings::TESTS].concat())
+}
