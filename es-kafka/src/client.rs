@@ -1,5 +1,6 @@
 //! What all librdkafka clients of this crate share: where their log lines go.
 
+use crate::error::{code_of, is_passing};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -15,7 +16,11 @@ impl ClientContext for Logs {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, "{reason}");
+        if is_passing(code_of(&error)) {
+            tracing::debug!(target: "librdkafka", %error, "{reason}");
+        } else {
+            tracing::warn!(target: "librdkafka", %error, "{reason}");
+        }
     }
 }
 
@@ -24,8 +29,9 @@ impl ConsumerContext for Logs {}
 /// Writes one line; `level` is syslog's.
 pub(crate) fn log(level: i32, facility: &str, line: &str) {
     match level {
-        // One set of settings is passed to consumers and producers: that some don't concern one of them is no news.
-        _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", facility, "{line}"),
+        // CONFWARN: one set of settings is passed to consumers and producers; that some don't concern one of them is no news.
+        // ERROR: repeats, up to hundreds of times a second, what was logged as FAIL and the like.
+        _ if matches!(facility, "CONFWARN" | "ERROR") => tracing::debug!(target: "librdkafka", facility, "{line}"),
         ..=3 => tracing::error!(target: "librdkafka", facility, "{line}"),
         4 => tracing::warn!(target: "librdkafka", facility, "{line}"),
         5 | 6 => tracing::info!(target: "librdkafka", facility, "{line}"),

@@ -49,6 +49,9 @@ pub(super) struct Transactions {
     membership: Arc<Mailbox<Command>>,
     producer: Option<Producer>,
     open: bool,
+    /// A record of this transaction was not delivered. librdkafka then counts the sequence numbers of the *next* transaction from the wrong
+    /// one ("skipped sequence numbers", seen after MSG_SIZE_TOO_LARGE), which would fail too: so the producer is created anew after the abort.
+    broken: bool,
     /// Offsets to commit with the group, where there are no transactions.
     kept: Vec<OffsetCommit>,
 }
@@ -63,7 +66,8 @@ impl Transactions {
     ) -> Result<(Sender<(Token, Call)>, thread::JoinHandle<()>), BrokerError> {
         let (calls, receiver) = mpsc::channel();
         let topics = config.topics.iter().map(|(role, name)| (*role, name.clone())).collect();
-        let transactions = Transactions { config, topics, inbox, fences, membership, producer: None, open: false, kept: Vec::new() };
+        let transactions =
+            Transactions { config, topics, inbox, fences, membership, producer: None, open: false, broken: false, kept: Vec::new() };
         Ok((calls, super::spawn("transactions", move || transactions.run(&receiver))?))
     }
 
@@ -83,7 +87,7 @@ impl Transactions {
     fn init(&mut self) -> Result<(), BrokerError> {
         // The former one goes first: its connections and what it has under way with it.
         self.producer = None;
-        self.open = false;
+        (self.open, self.broken) = (false, false);
         self.kept.clear();
         let names: Vec<&str> = self.topics.iter().map(|(_, name)| name.as_str()).collect();
         let producer = Producer::new(&self.config.producer(), &names).map_err(|error| client_error(&error))?;
@@ -101,30 +105,27 @@ impl Transactions {
     fn produce(&mut self, records: &RecordBatch) -> Result<Vec<Delivered>, BrokerError> {
         let until = Instant::now() + self.config.transaction_timeout;
         let (producer, topics) = (created(self.producer.as_ref())?, &self.topics);
+        // What an earlier call left behind when it failed was given up; its reports are not of this call.
+        drain(producer, until)?;
+        producer.take_deliveries();
         if self.config.guarantee == Guarantee::ExactlyOnce && !self.open {
             producer.begin().map_err(|error| producer_error("beginning a transaction", &error))?;
             self.open = true;
         }
-        // Reports of an earlier call that was given up.
-        producer.take_deliveries();
         for record in records.iter() {
             let topic = topics.iter().position(|(role, _)| *role == record.place.role).ok_or_else(|| no_topic(record.place.role))?;
             enqueue(producer, &topics[topic].1, topic, record, until)?;
         }
-        while producer.in_flight() > 0 {
-            producer.poll(DELIVERIES);
-            if Instant::now() > until {
-                let text =
-                    format!("writing records: {} are not acknowledged after {:?}", producer.in_flight(), self.config.transaction_timeout);
-                return Err(BrokerError::new(ErrorKind::Abortable, text));
-            }
-        }
+        drain(producer, until)?;
         let mut last = BTreeMap::new();
         for delivery in producer.take_deliveries() {
             let (role, name) = &topics[delivery.topic];
             match delivery.result {
                 Ok(offset) => last.insert(Place::new(*role, delivery.partition), offset),
-                Err(code) => return Err(delivery_error(producer, name, delivery.partition, code)),
+                Err(code) => {
+                    self.broken = true;
+                    return Err(delivery_error(producer, name, delivery.partition, code));
+                }
             };
         }
         Ok(last.into_iter().map(|(place, last)| Delivered { place, last }).collect())
@@ -184,7 +185,7 @@ impl Transactions {
         match ended {
             Ok(()) if certain => {
                 self.open = false;
-                Ok(())
+                if self.broken { self.init() } else { Ok(()) }
             }
             Ok(()) => Err(BrokerError::new(ErrorKind::Unknown, "the abort was slow or lost a connection: it may have been sent twice")),
             Err(error) => {
@@ -259,6 +260,18 @@ fn enqueue(producer: &Producer, name: &str, topic: usize, record: RecordRef<'_>,
             }
         }
     }
+}
+
+/// Waits until every record is reported.
+fn drain(producer: &Producer, until: Instant) -> Result<(), BrokerError> {
+    while producer.in_flight() > 0 {
+        if Instant::now() > until {
+            let text = format!("writing records: {} are not acknowledged in time; the inputs are to be read again", producer.in_flight());
+            return Err(BrokerError::new(ErrorKind::Abortable, text));
+        }
+        producer.poll(DELIVERIES);
+    }
+    Ok(())
 }
 
 fn delivery_error(producer: &Producer, name: &str, partition: i32, code: Code) -> BrokerError {

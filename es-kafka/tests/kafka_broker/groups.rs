@@ -7,7 +7,7 @@ use es_kafka::record::RecordBatch;
 use es_testkit::kafka_server::{BrokerTest, Server};
 use std::time::{Duration, Instant};
 
-pub const TESTS: &[BrokerTest] = &[
+pub(crate) const TESTS: &[BrokerTest] = &[
     ("a_revocation_waits_for_the_lane_in_a_classic_group", |kafka| a_revocation_waits_for_the_lane(kafka, GroupProtocol::Classic)),
     ("a_revocation_waits_for_the_lane_in_a_kip_848_group", |kafka| a_revocation_waits_for_the_lane(kafka, GroupProtocol::Consumer)),
     ("offsets_of_a_former_generation_are_refused", offsets_of_a_former_generation_are_refused),

@@ -7,7 +7,7 @@ use es_testkit::kafka_server::{BrokerTest, Server};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-pub const TESTS: &[BrokerTest] = &[
+pub(crate) const TESTS: &[BrokerTest] = &[
     ("a_new_fetch_replaces_the_old_one_and_nothing_stale_comes", a_new_fetch_replaces_the_old_one_and_nothing_stale_comes),
     ("the_end_is_told_again_after_more_has_come", the_end_is_told_again_after_more_has_come),
     ("without_appetite_no_records_come", without_appetite_no_records_come),
@@ -45,7 +45,7 @@ fn the_end_is_told_again_after_more_has_come(kafka: &Server) {
     let (mut lane, mut writer) = (world.lane(0), world.lane(1));
     writer.init().unwrap();
     lane.port.fetch(events(0), 0);
-    let mut end = |lane: &mut Lane| {
+    let end = |lane: &mut Lane| {
         lane.until("an end", |event| match event {
             BrokerEvent::Fetched(Fetched { records, next, .. }) if records.is_empty() => Some(*next),
             _ => None,

@@ -8,7 +8,7 @@ use es_testkit::kafka_server::{BrokerTest, Server, ServerOptions};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-pub const TESTS: &[BrokerTest] = &[
+pub(crate) const TESTS: &[BrokerTest] = &[
     ("tls_and_sasl_settings_reach_the_broker", tls_and_sasl_settings_reach_the_broker),
     ("an_address_where_nobody_is_is_told_in_time", an_address_where_nobody_is_is_told_in_time),
 ];

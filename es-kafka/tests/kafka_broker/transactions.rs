@@ -4,16 +4,17 @@ use crate::lane::*;
 use es_kafka::broker::*;
 use es_kafka::record::{RecordBatch, Role};
 use es_kafka::runner::Guarantee;
-use es_testkit::kafka_server::{BrokerTest, Server};
-use std::time::Duration;
+use es_testkit::kafka_server::{BrokerTest, Server, ServerOptions};
+use std::time::{Duration, Instant};
 
-pub const TESTS: &[BrokerTest] = &[
+pub(crate) const TESTS: &[BrokerTest] = &[
     ("a_transaction_commits_records_and_offsets_together", a_transaction_commits_records_and_offsets_together),
     ("what_was_aborted_is_read_by_nobody", what_was_aborted_is_read_by_nobody),
     ("a_second_producer_of_the_same_id_fences_the_first", a_second_producer_of_the_same_id_fences_the_first),
     ("offsets_under_no_membership_never_reach_the_broker", offsets_under_no_membership_never_reach_the_broker),
     ("stable_offsets_wait_for_the_transaction_of_a_dead_lane", stable_offsets_wait_for_the_transaction_of_a_dead_lane),
     ("a_record_that_is_too_large_is_told_and_the_transaction_aborts", a_record_that_is_too_large_is_told_and_the_transaction_aborts),
+    ("a_commit_while_the_broker_dies_is_unknown_and_the_stable_offset_decides", a_commit_while_the_broker_dies_is_unknown),
     ("a_full_queue_is_waited_out", a_full_queue_is_waited_out),
     ("at_least_once_commits_offsets_with_the_group", at_least_once_commits_offsets_with_the_group),
 ];
@@ -127,6 +128,31 @@ fn stable_offsets_wait_for_the_transaction_of_a_dead_lane(kafka: &Server) {
     let Completion::StableOffsets(told) = heir.done(asked) else { panic!("of another call") };
     assert_eq!(told, Ok(vec![(commands(0), None)]));
     assert_eq!(heir.read(events(0), 0), (vec![], 2));
+}
+
+fn a_commit_while_the_broker_dies_is_unknown(_: &Server) {
+    let mut kafka = Server::start(ServerOptions::default()).unwrap();
+    let world = World::new(&kafka, "unknown", 1);
+    let mut lane = world.lane_with(0, |config| config.commit_timeout = Duration::from_secs(2));
+    drop(world);
+    lane.init().unwrap();
+    lane.port.join();
+    let (_, fence) = lane.assigned();
+    lane.produce(records(events(0), &["perhaps"])).unwrap();
+    lane.send_offsets(vec![offset(0, 1, fence)]).unwrap();
+    kafka.kill();
+    assert_eq!(kind(lane.commit()), ErrorKind::Unknown);
+    assert_eq!(kind(lane.init()), ErrorKind::Retriable);
+    kafka.restart().unwrap();
+    let begun = Instant::now();
+    while let Err(error) = lane.init() {
+        assert!(error.kind == ErrorKind::Retriable && begun.elapsed() < PATIENCE, "{error}");
+    }
+    // The commit never reached the broker: initialising has aborted it, and records and offset agree.
+    assert_eq!(lane.stable_offset(0), None);
+    assert_eq!(lane.read(events(0), 0).0, []);
+    lane.write(events(0), &["for certain"]);
+    assert_eq!(lane.read(events(0), 0).0.len(), 1);
 }
 
 fn a_record_that_is_too_large_is_told_and_the_transaction_aborts(kafka: &Server) {
