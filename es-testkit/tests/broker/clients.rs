@@ -2,7 +2,7 @@
 
 use super::*;
 use es_core::broker::{Delivered, Fetched};
-use es_testkit::broker::Guarantee;
+use es_core::runner::Guarantee;
 
 fn commands() -> Place {
     Place::new(Role::Commands, 0)
