@@ -2,48 +2,40 @@
 
 #![allow(missing_docs, reason = "a test has no readers but its own")]
 
-mod domain;
-
 use es_core::dead_letter::KEPT_BYTES;
 use es_core::envelope::{Outcome, Provenance, header};
 use es_core::record::Role;
 use es_core::runner::{Changelog, Guarantee, RunnerError, Settings};
 use es_core::task::{BadRows, Rows, TaskError, TaskState};
-use es_core::{Context, Decide, Decision, Draft, Fold, emit, nothing, reject};
+use es_core::{Aggregate, Command, Context, Decide, Decision, Draft, emit, event, nothing, reject};
 use es_testkit::TestApp;
 use es_testkit::app::settle_all;
 use es_testkit::broker::{CleanupPolicy, TopicConfig};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-events!(AccountEvent of "account" {
+#[event(aggregate = "account")]
+#[derive(Clone, Debug, PartialEq)]
+pub enum AccountEvent {
     Deposited { amount: u64 },
     Withdrawn { amount: u64 },
-});
-commands!(AccountCommand {
+}
+
+#[derive(Command, Clone, Debug, PartialEq)]
+pub enum AccountCommand {
     Deposit { amount: u64 },
     Withdraw { amount: u64 },
     Twice { amount: u64 },
     Long { bytes: u64 },
-    Idle {},
-    Panic {},
-});
-#[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Account {
-    balance: u64,
-    note: String,
+    Idle,
+    Panic,
 }
-aggregate!(Account, AccountEvent);
 
-impl Fold<Deposited> for Account {
-    fn fold(&mut self, event: Deposited) {
-        self.balance = self.balance.checked_add(event.amount).expect("`balance` overflows in `Deposited`");
-    }
-}
-impl Fold<Withdrawn> for Account {
-    fn fold(&mut self, event: Withdrawn) {
-        self.balance -= event.amount;
-    }
+#[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[aggregate(id = String, event = AccountEvent, version = 1)]
+struct Account {
+    #[fold(Deposited => add(amount), Withdrawn => sub(amount))]
+    balance: u64,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -66,8 +58,8 @@ impl Decide for Account {
                 draft.done()
             }
             AccountCommand::Long { bytes } => emit(vec![Deposited { amount: 0 }; bytes as usize]),
-            AccountCommand::Idle {} => nothing(),
-            AccountCommand::Panic {} => panic!("a bug"),
+            AccountCommand::Idle => nothing(),
+            AccountCommand::Panic => panic!("a bug"),
         }
     }
 }
@@ -102,7 +94,7 @@ fn a_command_becomes_an_event_and_state() {
 fn what_leaves_no_event_leaves_an_outcome() {
     let mut app = app();
     app.send_with("a", &AccountCommand::Withdraw { amount: 2 }, &[(header::ID, b"one")]);
-    app.send_with("a", &AccountCommand::Idle {}, &[(header::ID, b"two")]);
+    app.send_with("a", &AccountCommand::Idle, &[(header::ID, b"two")]);
     let rejected = Outcome::Rejected { reason: serde_json::json!({"missing": 2}) };
     assert_eq!(app.outcomes("a"), [("one".to_owned(), rejected), ("two".to_owned(), Outcome::Nothing)]);
     assert!(app.events("a").is_empty());
@@ -137,7 +129,7 @@ fn command_ids_are_forgotten_by_the_inputs_own_time() {
     for (time, balance_then) in [(0, 5), (50_000, 5), (70_000, 10)] {
         app.at(time);
         app.send("other", &deposit(1));
-        app.send("a", &AccountCommand::Idle {});
+        app.send("a", &AccountCommand::Idle);
         app.send_with("a", &deposit(5), &[(header::ID, b"one")]);
         assert_eq!(balance(&app, "a"), balance_then, "at {time}");
     }
@@ -391,20 +383,11 @@ fn two_processes_share_the_tasks_and_one_takes_over_when_the_other_dies() {
 mod table {
     use super::*;
 
-    #[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[aggregate(id = String, event = AccountEvent, version = 1, name = "movements")]
     struct Movements {
+        #[fold(Deposited => count, Withdrawn => count)]
         count: u64,
-    }
-    aggregate!(Movements, AccountEvent);
-    impl Fold<Deposited> for Movements {
-        fn fold(&mut self, _: Deposited) {
-            self.count += 1;
-        }
-    }
-    impl Fold<Withdrawn> for Movements {
-        fn fold(&mut self, _: Withdrawn) {
-            self.count += 1;
-        }
     }
 
     fn put(app: &TestApp<Movements, Rows<Movements>>, id: &str, value: Option<&[u8]>) {
