@@ -3,9 +3,8 @@
 use crate::settings::Settings;
 use crate::topics::{FoundTopic, TopicAdmin, TopicsError};
 use es_core::record::RecordBatch;
-use es_core::runner::Guarantee;
 use es_core::topology::Topology;
-use es_testkit::broker::{self, CleanupPolicy, Client, ClientConfig, Cluster, TopicConfig};
+use es_testkit::broker::{CleanupPolicy, Client, ClientConfig, Cluster, TopicConfig};
 use es_testkit::store::{MemoryDisk, MemoryStore};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -82,10 +81,7 @@ impl Embedded {
     pub(crate) fn client(&self, settings: &Settings, topology: &Topology, transactional_id: &str) -> Client {
         let topics = topology.topics().map(|(role, name)| (role, name.to_owned()));
         let mut config = ClientConfig::new(topology.group(), transactional_id, topology.input(), topics);
-        config.guarantee = match settings.guarantee {
-            Guarantee::ExactlyOnce => broker::Guarantee::ExactlyOnce,
-            Guarantee::AtLeastOnce => broker::Guarantee::AtLeastOnce,
-        };
+        config.guarantee = settings.guarantee;
         config.session_timeout = settings.session_timeout;
         config.transaction_timeout = settings.transaction_timeout;
         Client::new(&self.cluster, config)
