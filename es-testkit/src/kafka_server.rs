@@ -18,14 +18,14 @@
 //! }
 //! ```
 //!
-//! Without Java 17 or Maven such tests are reported as *not run*, never as passed; with `ES_REQUIRE_BROKER=1` they fail.
+//! Without a JDK (17 or newer) or Maven such tests are reported as *not run*, never as passed; with `ES_REQUIRE_BROKER=1` they fail.
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `ES_TEST_BOOTSTRAP_SERVERS` | a running broker that [`Server::shared`] uses instead of starting one; the program `with-kafka` sets it |
 //! | `ES_KAFKA_HOME` | the folder that keeps the jars; by default `kafka-<version>` in cargo's target folder |
 //! | `ES_REQUIRE_BROKER` | `1`: a missing broker is a failure |
-//! | `JAVA_HOME` | the Java to use; by default `java` on the path |
+//! | `JAVA_HOME` | the JDK to use; by default the one on the path |
 
 mod distribution;
 mod process;

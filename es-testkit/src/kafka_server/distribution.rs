@@ -26,7 +26,7 @@ impl Distribution {
     /// Finds Java and the jars, and fetches the jars where they are missing.
     ///
     /// # Errors
-    /// [`KafkaError::Missing`] without Java 17 or, while the jars are still to be fetched, without Maven; [`KafkaError::Failed`] when the fetch
+    /// [`KafkaError::Missing`] without a JDK from 17 on or, while the jars are still to be fetched, without Maven; [`KafkaError::Failed`] when the fetch
     /// failed.
     pub fn obtain() -> Result<Self, KafkaError> {
         let distribution = Self::find()?;
@@ -145,13 +145,17 @@ fn target_folder() -> PathBuf {
 }
 
 fn find_java() -> Result<PathBuf, KafkaError> {
-    let advice = "install the package `openjdk-17-jdk-headless` or `default-jdk-headless`, or set JAVA_HOME";
+    let advice = "install a JDK, on Debian the package `default-jdk-headless`, or set JAVA_HOME";
     let java = std::env::var_os("JAVA_HOME").map_or_else(|| PathBuf::from("java"), |home| Path::new(&home).join("bin/java"));
     let Ok(output) = Command::new(&java).arg("-version").output() else {
         return Err(KafkaError::Missing(format!("Java is missing (`{} -version` does not run): {advice}", java.display())));
     };
     let said = String::from_utf8_lossy(&output.stderr);
     match java_major(&said) {
+        // The reader of topics is run from its source.
+        Some(major) if major >= JAVA_VERSION && !runs(Command::new(java.with_file_name("javac")).arg("-version")) => {
+            Err(KafkaError::Missing(format!("{} has no compiler (`javac`) beside it: {advice}", java.display())))
+        }
         Some(major) if major >= JAVA_VERSION => Ok(java),
         _ => {
             let line = said.lines().next().unwrap_or("nothing");
