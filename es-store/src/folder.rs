@@ -5,24 +5,29 @@
 //! | `lock` | locked while a process has the folder; holds the number of that process, for people |
 //! | `layout` | the version of this table, `1` |
 //! | `instance-id` | the identity of the process among its group, kept over restarts |
-//! | `db/` | the fjall database |
+//! | `db/` | the fjall database, and the list of its spaces |
+//! | `db.discarded/` | a database that is being deleted |
 
 use crate::error::{self, Poison};
 use crate::options::StoreOptions;
+use crate::spaces::Spaces;
 use crate::store::FjallStore;
 use es_core::state_store::StoreError;
 use fjall::Database;
-use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 const LAYOUT: &str = "1";
 const LAYOUT_FILE: &str = "layout";
 const LOCK_FILE: &str = "lock";
 const INSTANCE_FILE: &str = "instance-id";
 const DATABASE: &str = "db";
+const DISCARDED: &str = "db.discarded";
+
+/// Below this, sorting to disk costs more than it saves.
+const MIN_MEMTABLE_BYTES: u64 = 1 << 20;
 
 /// A state folder that this process holds. Clones share it; the lock is released when the last clone, store and snapshot is dropped.
 #[derive(Clone)]
@@ -34,7 +39,7 @@ struct Inner {
     options: StoreOptions,
     path: PathBuf,
     poison: Poison,
-    open_spaces: Mutex<HashSet<String>>,
+    spaces: Spaces,
     _lock: File,
 }
 
@@ -51,6 +56,7 @@ impl StoreFolder {
         fs::create_dir_all(path).map_err(|e| failed("create the state folder", path, &e))?;
         let lock = lock(path)?;
         check_layout(path)?;
+        delete_discarded(path)?;
         let database_path = path.join(DATABASE);
         let database = Database::builder(&database_path)
             .cache_size(options.cache_bytes)
@@ -58,8 +64,9 @@ impl StoreFolder {
             .worker_threads(options.background_threads)
             .open()
             .map_err(|e| error::opening(&database_path, &e))?;
+        let spaces = Spaces::load(database_path, &database)?;
         let path = path.to_path_buf();
-        Ok(StoreFolder(Arc::new(Inner { database, options, path, poison: Poison::default(), open_spaces: Mutex::default(), _lock: lock })))
+        Ok(StoreFolder(Arc::new(Inner { database, options, path, poison: Poison::default(), spaces, _lock: lock })))
     }
 
     /// Opens a folder that a process has left behind, for tools: as [`open`](Self::open), but creates nothing.
@@ -85,10 +92,12 @@ impl StoreFolder {
         let path = path.as_ref();
         let _lock = lock(path)?;
         check_layout(path)?;
+        delete_discarded(path)?;
+        // Renamed first, so that a database is never found half deleted.
         let database = path.join(DATABASE);
-        match fs::remove_dir_all(&database) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("delete the database", &database, &e)),
-            _ => Ok(()),
+        match fs::rename(&database, path.join(DISCARDED)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("rename the database", &database, &e)),
+            _ => delete_discarded(path),
         }
     }
 
@@ -133,25 +142,18 @@ impl StoreFolder {
         &self.0.database
     }
 
-    pub(crate) fn options(&self) -> &StoreOptions {
-        &self.0.options
+    /// What one of the open spaces may collect in memory, in bytes.
+    pub(crate) fn memtable_share(&self) -> u64 {
+        let spaces = self.0.spaces.open_count().max(1) as u64;
+        (self.0.options.memtable_bytes / spaces).max(MIN_MEMTABLE_BYTES)
     }
 
     pub(crate) fn poison(&self) -> &Poison {
         &self.0.poison
     }
 
-    /// Notes that a space is open. False when it was already.
-    pub(crate) fn claim(&self, space: &str) -> bool {
-        self.open_spaces().insert(space.to_owned())
-    }
-
-    pub(crate) fn release(&self, space: &str) {
-        self.open_spaces().remove(space);
-    }
-
-    fn open_spaces(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.0.open_spaces.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn spaces(&self) -> &Spaces {
+        &self.0.spaces
     }
 }
 
@@ -229,8 +231,16 @@ fn refuse_foreign_files(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+fn delete_discarded(path: &Path) -> Result<(), StoreError> {
+    let discarded = path.join(DISCARDED);
+    match fs::remove_dir_all(&discarded) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("delete the discarded database", &discarded, &e)),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a small file so that after a crash it is there with all its content, or not at all.
-fn write_durably(folder: &Path, name: &str, content: &str) -> io::Result<()> {
+pub(crate) fn write_durably(folder: &Path, name: &str, content: &str) -> io::Result<()> {
     let temporary = folder.join(format!("{name}.tmp"));
     let mut file = File::create(&temporary)?;
     file.write_all(content.as_bytes())?;

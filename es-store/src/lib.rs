@@ -2,7 +2,7 @@
 //!
 //! A process has one [`StoreFolder`], held by an exclusive lock: one fjall database with one cache for all its components. A component
 //! (an aggregate or a table) gets a [`FjallStore`] from it, an implementation of [`StateStore`](es_core::state_store::StateStore). Each
-//! task has a keyspace of its own, named `<component>-<partition>`, so what belongs together is written in one atomic batch.
+//! task has a keyspace of its own, so what belongs together is written in one atomic batch.
 //!
 //! What it promises:
 //! - A write is atomic. A task's writes take effect in the order of the calls. After `kill -9` the state is a prefix of the writes that
@@ -46,6 +46,7 @@
 mod error;
 mod folder;
 mod options;
+mod spaces;
 mod store;
 mod writer;
 

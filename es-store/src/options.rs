@@ -8,9 +8,9 @@ pub struct StoreOptions {
     /// The cache of blocks read from disk, in bytes; all tasks share it. Default: 64 MiB. Decoded hot state is cached by the engine before
     /// this; raise it when reads go to disk often, towards a quarter of the memory.
     pub cache_bytes: u64,
-    /// What one task collects in memory before it is sorted to disk, in bytes. Default: 16 MiB. Larger ones write less in all; smaller ones
-    /// bound the memory (up to four per task under load) and shorten the replay when the folder is opened after a crash. It is fixed
-    /// when a task's space is created.
+    /// What all open tasks together collect in memory before it is sorted to disk, in bytes; each has an equal share, but at least 1 MiB.
+    /// Default: 32 MiB. Under load up to four times this is held. More writes less to disk in all, less shortens the replay when the
+    /// folder is opened after a crash.
     pub memtable_bytes: u64,
     /// The most that all journals may take on disk before the tasks that pin the oldest one are sorted to disk, in bytes. Default, and
     /// least: 64 MiB. The journal is read when the folder is opened, so a long one delays the start.
@@ -26,6 +26,6 @@ impl StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        StoreOptions { cache_bytes: 64 * MIB, memtable_bytes: 16 * MIB, journal_bytes: Self::MIN_JOURNAL_BYTES, background_threads: 2 }
+        StoreOptions { cache_bytes: 64 * MIB, memtable_bytes: 32 * MIB, journal_bytes: Self::MIN_JOURNAL_BYTES, background_threads: 2 }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error;
 use crate::folder::StoreFolder;
+use crate::spaces::{delete_keyspace, keyspace_name};
 use crate::writer::{Apply, Disk, Done, Writer};
 use es_core::broker::Token;
 use es_core::state_store::{KeyValue, StateStore, StoreError, StoreSnapshot, WriteBatch};
@@ -23,7 +24,7 @@ pub struct FjallStore {
 
 impl FjallStore {
     pub(crate) fn new(folder: StoreFolder, component: &str) -> Result<Self, StoreError> {
-        let disk = Disk(folder.database().clone());
+        let disk = Disk(folder.clone());
         Self::with_disk(folder, component, disk)
     }
 
@@ -43,9 +44,8 @@ impl FjallStore {
 
     /// The tasks of this component that have a space in the folder, open or not, in ascending order.
     pub fn stored_tasks(&self) -> Vec<i32> {
-        let names = self.folder.database().list_keyspace_names();
-        let task_of = |name: &str| name.strip_prefix(&self.component)?.strip_prefix('-')?.parse().ok();
-        let mut tasks: Vec<i32> = names.iter().filter_map(|name| task_of(name)).filter(|task| *task >= 0).collect();
+        let task_of = |space: &str| space.strip_prefix(&self.component)?.strip_prefix('-')?.parse().ok();
+        let mut tasks: Vec<i32> = self.folder.spaces().all().iter().filter_map(|space| task_of(space)).collect();
         tasks.sort_unstable();
         tasks
     }
@@ -58,13 +58,29 @@ impl FjallStore {
         self.spaces.get(&task).ok_or_else(|| StoreError::Failed(format!("{} is not open", self.space_name(task))))
     }
 
-    fn create_space(&self, name: &str) -> Result<Keyspace, StoreError> {
+    /// The keyspace of the current generation, which is created for a new space.
+    fn open_space(&self, name: &str) -> Result<Keyspace, StoreError> {
+        match self.folder.spaces().generation(name) {
+            Some(generation) => self.keyspace(name, generation),
+            None => self.create_space(name, 0),
+        }
+    }
+
+    /// Creates a keyspace and makes it the current one of the space.
+    fn create_space(&self, name: &str, generation: u64) -> Result<Keyspace, StoreError> {
+        let keyspace = self.keyspace(name, generation)?;
+        self.folder.spaces().set_generation(name, generation)?;
+        Ok(keyspace)
+    }
+
+    fn keyspace(&self, name: &str, generation: u64) -> Result<Keyspace, StoreError> {
         let options = || {
             KeyspaceCreateOptions::default()
-                .max_memtable_size(self.folder.options().memtable_bytes)
+                .max_memtable_size(u64::MAX) // The writer has its own rule.
                 .data_block_hash_ratio_policy(fjall::config::HashRatioPolicy::all(0.75))
         };
-        self.folder.database().keyspace(name, options).map_err(|e| error::using("cannot open", name, self.folder.path(), &e))
+        let keyspace = self.folder.database().keyspace(&keyspace_name(name, generation), options);
+        keyspace.map_err(|e| error::using("cannot open", name, self.folder.path(), &e))
     }
 }
 
@@ -79,10 +95,10 @@ impl StateStore for FjallStore {
         if task < 0 {
             return Err(StoreError::Failed(format!("{name} cannot be opened: a task is a partition, from 0 up")));
         }
-        if !self.folder.claim(&name) {
+        if !self.folder.spaces().claim(&name) {
             return Err(StoreError::Failed(format!("{name} is open already; close it where it is first")));
         }
-        let space = self.create_space(&name).inspect_err(|_| self.folder.release(&name))?;
+        let space = self.open_space(&name).inspect_err(|_| self.folder.spaces().release(&name))?;
         self.spaces.insert(task, space);
         Ok(())
     }
@@ -115,20 +131,19 @@ impl StateStore for FjallStore {
 
     fn close(&mut self, task: i32) {
         if self.spaces.remove(&task).is_some() {
-            self.folder.release(&self.space_name(task));
+            self.folder.spaces().release(&self.space_name(task));
         }
     }
 
-    /// Deletes the keyspace and creates it anew. A clear in place would leave its mark in the journal, and would have to race with the
-    /// compactions that run.
+    /// Goes on in a new keyspace and deletes the old one. After a crash the space is either as it was or empty.
     fn clear(&mut self, task: i32) -> Result<(), StoreError> {
         self.folder.poison().check()?;
         let name = self.space_name(task);
-        let space = self.space(task)?.clone();
-        let deleted = self.folder.database().delete_keyspace(space);
-        deleted.map_err(|e| error::using("cannot delete", &name, self.folder.path(), &e))?;
-        let space = self.create_space(&name)?;
+        self.space(task)?;
+        let old = self.folder.spaces().generation(&name).unwrap_or_default();
+        let space = self.create_space(&name, old + 1)?;
         self.spaces.insert(task, space);
+        delete_keyspace(self.folder.database(), &keyspace_name(&name, old));
         Ok(())
     }
 }
@@ -138,7 +153,7 @@ impl Drop for FjallStore {
     fn drop(&mut self) {
         self.writer.finish();
         for task in self.spaces.keys() {
-            self.folder.release(&self.space_name(*task));
+            self.folder.spaces().release(&self.space_name(*task));
         }
     }
 }
@@ -244,7 +259,7 @@ mod tests {
     fn a_failed_write_stops_every_store_of_the_folder_until_it_is_opened_anew() {
         let directory = tempfile::tempdir().unwrap();
         let folder = StoreFolder::open(directory.path(), StoreOptions::default()).unwrap();
-        let disk = FailsAt { disk: Disk(folder.database().clone()), left: 1 };
+        let disk = FailsAt { disk: Disk(folder.clone()), left: 1 };
         let mut failing = FjallStore::with_disk(folder.clone(), "account-v1", disk).unwrap();
         let mut other = folder.component("parcel-v1").unwrap();
         failing.open(0).unwrap();

@@ -1,9 +1,10 @@
 //! The thread that writes: one per store, one job after the other.
 
 use crate::error::Poison;
+use crate::folder::StoreFolder;
 use es_core::broker::Token;
 use es_core::state_store::{MAX_KEY_BYTES, StoreError, WriteBatch};
-use fjall::{Database, Keyspace, PersistMode};
+use fjall::{AbstractTree, Database, Keyspace, PersistMode};
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -94,13 +95,14 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Writes to fjall.
-pub(crate) struct Disk(pub(crate) Database);
+pub(crate) struct Disk(pub(crate) StoreFolder);
 
 impl Apply for Disk {
     fn apply(&mut self, keyspace: &Keyspace, batch: &WriteBatch) -> Result<(), String> {
-        self.wait_for_flushes(keyspace)?;
+        let database = self.0.database();
+        wait_for_flushes(database, keyspace)?;
         // Flushed to the operating system with each batch: a killed process loses nothing, and no fsync is waited for.
-        let mut writes = fjall::OwnedWriteBatch::with_capacity(self.0.clone(), batch.len()).durability(Some(PersistMode::Buffer));
+        let mut writes = fjall::OwnedWriteBatch::with_capacity(database.clone(), batch.len()).durability(Some(PersistMode::Buffer));
         for (key, value) in batch.iter() {
             if key.is_empty() || key.len() > MAX_KEY_BYTES {
                 return Err(format!("a key has {} bytes, and it must have 1 to {MAX_KEY_BYTES}", key.len()));
@@ -110,18 +112,22 @@ impl Apply for Disk {
                 None => writes.remove(keyspace, key),
             }
         }
-        writes.commit().map_err(|e| e.to_string())
-    }
-}
-
-impl Disk {
-    /// Waits while the keyspace has memtables that are yet to be flushed. fjall waits too, inside a commit, but without end when flushing
-    /// has failed; here a failed flush ends the wait.
-    fn wait_for_flushes(&self, keyspace: &Keyspace) -> Result<(), String> {
-        while keyspace.sealed_memtable_count() >= 3 {
-            self.0.persist(PersistMode::Buffer).map_err(|e| format!("flushing in the background failed: {e}"))?;
-            thread::sleep(Duration::from_millis(1));
+        writes.commit().map_err(|e| e.to_string())?;
+        // fjall has a limit per keyspace that is fixed when it is created. Ours is for all that are open, so that neither the memory nor
+        // the journal that is replayed after a crash grows with the number of tasks.
+        if keyspace.tree.active_memtable().size() > self.0.memtable_share() {
+            keyspace.rotate_memtable().map_err(|e| e.to_string())?;
         }
         Ok(())
     }
+}
+
+/// Waits while the keyspace has memtables that are yet to be flushed. fjall waits too, inside a commit, but without end when flushing has
+/// failed; here a failed flush ends the wait.
+fn wait_for_flushes(database: &Database, keyspace: &Keyspace) -> Result<(), String> {
+    while keyspace.sealed_memtable_count() >= 3 {
+        database.persist(PersistMode::Buffer).map_err(|e| format!("flushing in the background failed: {e}"))?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }

@@ -14,3 +14,9 @@ fn the_fjall_store_keeps_the_contract() {
     let directory = tempfile::tempdir().unwrap();
     conformance::store::suite(|| open(directory.path()));
 }
+
+#[test]
+fn the_fjall_store_does_what_the_model_does() {
+    let directory = tempfile::tempdir().unwrap();
+    conformance::store_model::model(24, || open(directory.path()));
+}

@@ -1,5 +1,6 @@
 //! Tests of event-sourced domains: given/when/then, laws, and an in-memory broker and store for es-core.
 
+pub mod app;
 pub mod broker;
 pub mod check;
 pub mod conformance;
@@ -12,6 +13,7 @@ pub mod scenario;
 pub mod store;
 mod trial;
 
+pub use app::TestApp;
 #[cfg(feature = "laws")]
 pub use proptest;
 pub use scenario::given;

@@ -444,16 +444,14 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             let Some(task) = self.tasks.get_mut(&place.partition) else { continue };
             match task.state() {
                 TaskState::Opening => opening.push((place.partition, *stable)),
-                TaskState::Rewinding => {
-                    if !task.resume(*stable, &self.env) {
-                        tracing::warn!(
-                            task = place.partition,
-                            ?stable,
-                            known = task.committed().input,
-                            "another offset was committed: opened anew"
-                        );
-                        task.reset(&self.env);
-                    }
+                TaskState::Rewinding if !task.resume(*stable, &self.env) => {
+                    tracing::warn!(
+                        task = place.partition,
+                        ?stable,
+                        known = task.committed().input,
+                        "another offset was committed: opened anew"
+                    );
+                    task.reset(&self.env);
                 }
                 _ => {}
             }

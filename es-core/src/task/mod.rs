@@ -370,10 +370,10 @@ impl<L: Logic> Task<L> {
         // Later batches still carry the event whose offset was not known.
         let event = committed.last_event;
         let known = |position: &mut Position| {
-            if let (Some(theirs), Some(ours)) = (position.last_event.as_mut(), event) {
-                if (theirs.input, theirs.index) == (ours.input, ours.index) {
-                    theirs.offset = ours.offset;
-                }
+            if let (Some(theirs), Some(ours)) = (position.last_event.as_mut(), event)
+                && (theirs.input, theirs.index) == (ours.input, ours.index)
+            {
+                theirs.offset = ours.offset;
             }
         };
         known(&mut self.position);

@@ -10,18 +10,10 @@ use super::transactions::Producer;
 use super::wire::ClientId;
 use es_core::broker::{Appetite, Broker, BrokerError, BrokerEvent, Completion, ErrorKind, Fence, Fetched, OffsetCommit, Token};
 use es_core::record::{Place, RecordBatch, Role};
+use es_core::runner::Guarantee;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What a component promises about its inputs, as Kafka Streams' `processing.guarantee`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Guarantee {
-    /// Outputs and input offsets are in one transaction.
-    ExactlyOnce,
-    /// Outputs are written at once, offsets afterwards.
-    AtLeastOnce,
-}
 
 /// All that a client must know.
 #[derive(Debug, Clone)]
@@ -87,8 +79,8 @@ pub struct Client {
     id: ClientId,
     tokens: u64,
     producer: ProducerState,
-    /// The one call of the producer that has not completed.
-    outstanding: Option<Token>,
+    /// The one call of the producer that has not completed, and whether the cluster was asked.
+    outstanding: Option<(Token, bool)>,
     /// Whether the broker may know of the open transaction.
     sent: bool,
     /// The offsets to commit, where there are no transactions.
@@ -117,6 +109,14 @@ enum ProducerState {
     Open(Producer),
     Broken(Producer),
     Dead(BrokerError),
+}
+
+/// What a call comes to.
+enum Step {
+    /// The cluster is asked.
+    Ask(Request),
+    /// The client itself knows the answer.
+    Known(Completion),
 }
 
 #[derive(Debug)]
@@ -185,25 +185,24 @@ impl Client {
         Token(self.tokens)
     }
 
-    /// Sends a call, or answers it at once where the client itself knows the answer.
-    fn call(&mut self, token: Token, request: Result<Request, Completion>) -> Token {
-        self.cluster.write(|inner| match request {
-            Ok(request) => inner.wire.send(self.id, token, &self.config, request, &mut inner.state),
-            Err(completion) => inner.wire.reply(self.id, token, inner.state.now, completion.into()),
+    fn call(&mut self, token: Token, step: Step) -> Token {
+        self.cluster.write(|inner| match step {
+            Step::Ask(request) => inner.wire.send(self.id, token, &self.config, request, &mut inner.state),
+            Step::Known(completion) => inner.wire.reply(self.id, token, inner.state.now, completion.into()),
         });
         token
     }
 
-    /// The same for a call of the producer. What the client refuses by itself leaves the producer as it is.
+    /// A call of the producer. What the client answers by itself leaves the producer as it is.
     ///
     /// # Panics
     /// When another one has not completed.
-    fn producer_call(&mut self, request: Result<Request, Completion>) -> Token {
+    fn producer_call(&mut self, step: Step) -> Token {
         let id = &self.config.transactional_id;
         assert!(self.outstanding.is_none(), "client {id}: a call of the producer was made before the last one completed");
         let token = self.token();
-        self.outstanding = request.is_ok().then_some(token);
-        self.call(token, request)
+        self.outstanding = Some((token, matches!(step, Step::Ask(_))));
+        self.call(token, step)
     }
 
     /// The producer with an open transaction.
@@ -231,8 +230,8 @@ impl Client {
         offsets.iter().map(one).collect()
     }
 
-    /// The end of a transaction, as a request or as what the client answers itself.
-    fn end(&mut self, commit: bool) -> Result<Request, BrokerError> {
+    /// The request that ends the transaction.
+    fn end(&self, commit: bool) -> Result<Request, BrokerError> {
         let producer = match self.producer {
             ProducerState::Broken(producer) if !commit => producer,
             _ => self.open()?,
@@ -257,10 +256,10 @@ impl Client {
 
     /// Takes the end of a producer's call into the producer's state.
     fn settle(&mut self, token: Token, reply: &Reply) {
-        if self.outstanding != Some(token) {
+        let Some((_, asked)) = self.outstanding.take_if(|(outstanding, _)| *outstanding == token) else { return };
+        if !asked {
             return;
         }
-        self.outstanding = None;
         let (outcome, ends) = match &reply.completion {
             Completion::Initialised(r) => (r.as_ref().err(), true),
             Completion::Produced(r) => (r.as_ref().err(), false),
@@ -371,7 +370,7 @@ impl Broker for Client {
 
     fn describe(&mut self) -> Token {
         let token = self.token();
-        self.call(token, Ok(Request::Describe))
+        self.call(token, Step::Ask(Request::Describe))
     }
 
     fn init_producer(&mut self) -> Token {
@@ -381,54 +380,59 @@ impl Broker for Client {
         self.sent = false;
         self.kept.clear();
         let transactional = self.config.guarantee == Guarantee::ExactlyOnce;
-        self.producer_call(Ok(Request::InitProducer { transactional }))
+        self.producer_call(Step::Ask(Request::InitProducer { transactional }))
     }
 
     fn produce(&mut self, records: RecordBatch) -> Token {
         if let ProducerState::Ready(producer) = self.producer {
             self.producer = ProducerState::Open(producer);
         }
-        let request = self.open().map(|producer| {
-            let producer = (self.config.guarantee == Guarantee::ExactlyOnce).then_some(producer);
-            Request::Produce { records, producer }
-        });
-        self.producer_call(request.map_err(|e| Completion::Produced(Err(e))))
+        let step = match self.open() {
+            Err(error) => Step::Known(Completion::Produced(Err(error))),
+            Ok(_) if records.is_empty() => Step::Known(Completion::Produced(Ok(Vec::new()))),
+            Ok(producer) => {
+                let producer = (self.config.guarantee == Guarantee::ExactlyOnce).then_some(producer);
+                Step::Ask(Request::Produce { records, producer })
+            }
+        };
+        self.producer_call(step)
     }
 
     fn send_offsets(&mut self, offsets: Vec<OffsetCommit>) -> Token {
-        let sent = self.open().and_then(|producer| Ok((producer, self.senders(&offsets)?)));
-        let request = match (sent, self.config.guarantee) {
-            (Err(error), _) => Err(Completion::OffsetsSent(Err(error))),
-            (Ok((producer, offsets)), Guarantee::ExactlyOnce) => Ok(Request::SendOffsets { offsets, producer }),
-            (Ok((_, offsets)), Guarantee::AtLeastOnce) => {
+        let step = match self.open().and_then(|producer| Ok((producer, self.senders(&offsets)?))) {
+            Err(error) => Step::Known(Completion::OffsetsSent(Err(error))),
+            Ok((producer, offsets)) if self.config.guarantee == Guarantee::ExactlyOnce && !offsets.is_empty() => {
+                Step::Ask(Request::SendOffsets { offsets, producer })
+            }
+            Ok((_, offsets)) => {
                 self.kept.extend(offsets);
-                Err(Completion::OffsetsSent(Ok(())))
+                Step::Known(Completion::OffsetsSent(Ok(())))
             }
         };
-        self.producer_call(request)
+        self.producer_call(step)
     }
 
     fn commit(&mut self) -> Token {
-        let request = self.end(true).map_err(|e| Completion::Committed(Err(e)));
-        self.producer_call(request)
+        let step = self.end(true).map_or_else(|error| Step::Known(Completion::Committed(Err(error))), Step::Ask);
+        self.producer_call(step)
     }
 
     fn abort(&mut self) -> Token {
-        let request = match self.producer {
-            ProducerState::Ready(_) => Err(Completion::Aborted(Ok(()))),
-            _ => self.end(false).map_err(|e| Completion::Aborted(Err(e))),
+        let step = match self.producer {
+            ProducerState::Ready(_) => Step::Known(Completion::Aborted(Ok(()))),
+            _ => self.end(false).map_or_else(|error| Step::Known(Completion::Aborted(Err(error))), Step::Ask),
         };
-        self.producer_call(request)
+        self.producer_call(step)
     }
 
     fn stable_offsets(&mut self, places: Vec<Place>) -> Token {
         let token = self.token();
-        self.call(token, Ok(Request::StableOffsets(places)))
+        self.call(token, Step::Ask(Request::StableOffsets(places)))
     }
 
     fn extents(&mut self, places: Vec<Place>) -> Token {
         let token = self.token();
-        self.call(token, Ok(Request::Extents(places)))
+        self.call(token, Step::Ask(Request::Extents(places)))
     }
 
     fn fetch(&mut self, place: Place, offset: i64) {
@@ -473,7 +477,7 @@ impl Broker for Client {
             _ => None,
         };
         let token = self.token();
-        self.call(token, Ok(Request::Leave(member)))
+        self.call(token, Step::Ask(Request::Leave(member)))
     }
 }
 

@@ -1,0 +1,203 @@
+//! Topics: what is there, creating them, changing their settings. The calls block, each for a bounded time.
+
+use crate::client::Logs;
+use crate::config::{check_extra, client, client_error};
+use crate::error::{code_of, request_error};
+use crate::ffi::{NativeError, describe as native};
+use es_core::broker::{BrokerError, ErrorKind, TopicId};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// A topic to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// The number of its partitions.
+    pub partitions: i32,
+    /// On how many brokers each partition lies; -1 for the broker's default.
+    pub replication: i32,
+    /// Its settings, where they differ from the broker's defaults.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// A topic that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicState {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: TopicId,
+    /// The number of its partitions.
+    pub partitions: i32,
+    /// On how many brokers its first partition lies.
+    pub replication: i32,
+    /// All its settings, the defaults that hold for it included; without those that the broker keeps secret.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// The cluster and some of its topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterState {
+    /// The cluster's id.
+    pub cluster: String,
+    /// The topics that were asked for and exist, in the order asked.
+    pub topics: Vec<TopicState>,
+}
+
+/// A client for topic administration.
+pub struct Admin {
+    client: AdminClient<Logs>,
+    bootstrap_servers: String,
+    wait: Duration,
+}
+
+impl Admin {
+    /// A client for these brokers with these librdkafka settings; each of its calls ends within `wait`, or a small multiple of it where
+    /// several requests are needed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Fatal`] for a wrong setting, with its name.
+    pub fn new(bootstrap_servers: &str, extra: &BTreeMap<String, String>, wait: Duration) -> Result<Self, BrokerError> {
+        check_extra(extra)?;
+        let config = client(bootstrap_servers, extra);
+        let client = AdminClient::from_config_and_context(&config, Logs).map_err(|error| client_error(&error))?;
+        Ok(Admin { client, bootstrap_servers: bootstrap_servers.to_owned(), wait })
+    }
+
+    /// Describes the cluster and those of these topics that exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Retriable`] when no broker answered in time, [`ErrorKind::Fatal`] when the answer is a refusal.
+    pub fn describe(&self, names: &[&str]) -> Result<ClusterState, BrokerError> {
+        let unreachable = || {
+            let text =
+                format!("no broker at {} answered within {:?}; check the address and that Kafka runs", self.bootstrap_servers, self.wait);
+            BrokerError::new(ErrorKind::Retriable, text)
+        };
+        let cluster = native::cluster_id(self.client.inner(), self.wait).ok_or_else(unreachable)?;
+        let mut names = names.to_vec();
+        let mut seen = std::collections::BTreeSet::new();
+        names.retain(|name| seen.insert(*name));
+        let found = native::topics(self.client.inner(), &names, self.wait)
+            .map_err(|error| native_error(&format!("describing the topics {}", names.join(", ")), &error))?;
+        let mut configs = self.configs(&found.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>())?;
+        let state = |topic: native::Topic| TopicState {
+            configs: configs.remove(&topic.name).unwrap_or_default(),
+            name: topic.name,
+            id: topic.id,
+            partitions: topic.partitions,
+            replication: topic.replication,
+        };
+        Ok(ClusterState { cluster, topics: found.into_iter().map(state).collect() })
+    }
+
+    /// Creates the topics and waits until they can be described. One that exists already is left as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Fatal`] when the broker refuses, with the topic's name; [`ErrorKind::Retriable`] when it did not answer in time.
+    pub fn create(&self, specs: &[TopicSpec]) -> Result<(), BrokerError> {
+        if specs.is_empty() {
+            return Ok(());
+        }
+        let topics: Vec<NewTopic<'_>> = specs
+            .iter()
+            .map(|spec| {
+                let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
+                spec.configs.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+            })
+            .collect();
+        let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        let what = format!("creating the topics {}", names.join(", "));
+        for created in block_on(self.client.create_topics(&topics, &self.options())).map_err(|error| kafka_error(&what, &error))? {
+            match created {
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                Err((name, code)) => return Err(request_error(&format!("creating the topic {name}"), code, &code.to_string())),
+            }
+        }
+        let until = Instant::now() + self.wait;
+        while self.describe(&names)?.topics.len() < names.len() {
+            if Instant::now() > until {
+                return Err(BrokerError::new(ErrorKind::Retriable, format!("{what}: not all are there after {:?}", self.wait)));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Sets these settings of a topic; its others stay as they are.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn alter_configs(&self, topic: &str, configs: &BTreeMap<String, String>) -> Result<(), BrokerError> {
+        let configs: Vec<_> = configs.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        native::alter_configs(self.client.inner(), topic, &configs, self.wait)
+            .map_err(|error| native_error(&format!("changing the settings of the topic {topic}"), &error))
+    }
+
+    /// Deletes a topic, with all its records.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn delete(&self, topic: &str) -> Result<(), BrokerError> {
+        let what = format!("deleting the topic {topic}");
+        for deleted in block_on(self.client.delete_topics(&[topic], &self.options())).map_err(|error| kafka_error(&what, &error))? {
+            deleted.map_err(|(_, code)| request_error(&what, code, &code.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn configs(&self, names: &[&str]) -> Result<BTreeMap<String, BTreeMap<String, String>>, BrokerError> {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let what = format!("reading the settings of the topics {}", names.join(", "));
+        let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let answers = block_on(self.client.describe_configs(&asked, &self.options())).map_err(|error| kafka_error(&what, &error))?;
+        let mut configs = BTreeMap::new();
+        // The answers come in the order asked.
+        for (name, answer) in names.iter().zip(answers) {
+            let resource = answer.map_err(|code| request_error(&what, code, &code.to_string()))?;
+            let entries = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+            configs.insert((*name).to_owned(), entries.collect());
+        }
+        Ok(configs)
+    }
+
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(self.wait)).operation_timeout(Some(self.wait))
+    }
+}
+
+fn native_error(what: &str, error: &NativeError) -> BrokerError {
+    request_error(what, error.code, &error.text)
+}
+
+fn kafka_error(what: &str, error: &KafkaError) -> BrokerError {
+    request_error(what, code_of(error), &error.to_string())
+}
+
+/// Waits for a future of the admin client, which is completed by a thread of its own.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}

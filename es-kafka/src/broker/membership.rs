@@ -1,0 +1,351 @@
+//! The group's member: a consumer that is assigned tasks and reads nothing.
+//!
+//! It lives on a thread of its own, which polls it only as the lane polls: a hung lane loses its tasks after `max.poll.interval.ms`, as
+//! any consumer does. A revocation is confirmed to the group only when the lane has acknowledged it.
+
+use super::fences::Fences;
+use super::mailbox::Mailbox;
+use crate::client::Logs;
+use crate::config::{KafkaConfig, client_error};
+use crate::error::{code_of, is_passing, with_kind};
+use crate::ffi::{GroupMetadata, queue_is_empty};
+use es_core::broker::{BrokerError, BrokerEvent, Completion, ErrorKind, Token};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often the group's generation is compared, and whether the lane still polls.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long leaving the group may take.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// What the membership's thread is told.
+pub(super) enum Command {
+    /// Join the group.
+    Join,
+    /// The lane has given up these tasks.
+    Acknowledge(Vec<i32>),
+    /// Offsets were refused as stale: look at the generation at once.
+    Look,
+    /// Commit these offsets with the group (at least once).
+    Commit(TopicPartitionList, Sender<Result<(), Code>>),
+    /// Leave the group.
+    Leave(Token),
+    /// Leave the group and end.
+    Close,
+}
+
+/// Whether the lane polls.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    waiting: AtomicBool,
+    polls: AtomicU64,
+}
+
+impl Presence {
+    /// The lane comes to poll.
+    pub(super) fn enter(&self) {
+        self.waiting.store(true, Ordering::Relaxed);
+    }
+
+    /// The lane goes to work.
+    pub(super) fn leave(&self) {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        self.waiting.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The membership's thread.
+pub(super) struct Membership {
+    config: KafkaConfig,
+    topic: String,
+    mailbox: Arc<Mailbox<Command>>,
+    inbox: Arc<Mailbox<BrokerEvent>>,
+    fences: Arc<Fences>,
+    presence: Arc<Presence>,
+    polls_seen: u64,
+    consumer: Option<Member>,
+    /// Tasks that were assigned and are not handed over yet.
+    assigned: Vec<i32>,
+    revocations: Vec<Revocation>,
+}
+
+type Member = BaseConsumer<Rebalances>;
+
+/// Tasks that the group wants back, and those of them that the lane still holds.
+struct Revocation {
+    tasks: Vec<i32>,
+    held: BTreeSet<i32>,
+}
+
+impl Membership {
+    /// Starts the thread.
+    pub(super) fn start(
+        config: KafkaConfig,
+        mailbox: Arc<Mailbox<Command>>,
+        inbox: Arc<Mailbox<BrokerEvent>>,
+        fences: Arc<Fences>,
+        presence: Arc<Presence>,
+    ) -> Result<thread::JoinHandle<()>, BrokerError> {
+        let topic = config.topic(config.input)?.to_owned();
+        let membership = Membership {
+            config,
+            topic,
+            mailbox,
+            inbox,
+            fences,
+            presence,
+            polls_seen: 0,
+            consumer: None,
+            assigned: Vec::new(),
+            revocations: Vec::new(),
+        };
+        super::spawn("membership", move || membership.run())
+    }
+
+    fn run(mut self) {
+        loop {
+            while let Some(command) = self.mailbox.pop() {
+                match command {
+                    Command::Join => self.join(),
+                    Command::Acknowledge(tasks) => self.acknowledge(&tasks),
+                    Command::Look => self.look(),
+                    Command::Commit(offsets, answer) => {
+                        // Nobody may be waiting for it any more.
+                        let _ = answer.send(self.commit(&offsets));
+                    }
+                    Command::Leave(token) => {
+                        let left = self.leave();
+                        self.inbox.push(BrokerEvent::Done(token, Completion::Left(left)));
+                    }
+                    Command::Close => {
+                        if let Err(error) = self.leave() {
+                            tracing::warn!("{error}");
+                        }
+                        return;
+                    }
+                }
+            }
+            self.serve();
+            self.mailbox.wait(Instant::now() + LOOK, true);
+        }
+    }
+
+    fn join(&mut self) {
+        if self.consumer.is_some() {
+            return;
+        }
+        let rebalances = Rebalances::default();
+        let joined = Member::from_config_and_context(&self.config.membership(), rebalances).and_then(|mut consumer| {
+            let bell = self.mailbox.clone();
+            consumer.set_nonempty_callback(move || bell.ring());
+            consumer.subscribe(&[&self.topic])?;
+            Ok(consumer)
+        });
+        match joined {
+            Ok(consumer) => self.consumer = Some(consumer),
+            Err(error) => self.inbox.push(BrokerEvent::Failed(client_error(&error))),
+        }
+    }
+
+    /// Serves the consumer's queue, if the lane has polled since the last time.
+    fn serve(&mut self) {
+        self.mailbox.silence();
+        let polls = self.presence.polls.load(Ordering::Relaxed);
+        if polls == self.polls_seen && !self.presence.waiting.load(Ordering::Relaxed) {
+            return;
+        }
+        self.polls_seen = polls;
+        while let Some(consumer) = &self.consumer {
+            // A record that was fetched before its partition was paused is dropped: the reader reads it.
+            let told = consumer.poll(Duration::ZERO);
+            let (error, empty) = (told.and_then(Result::err), queue_is_empty(consumer));
+            let changes = consumer.context().take();
+            changes.into_iter().for_each(|change| self.rebalance(change));
+            if let Some(error) = error {
+                self.consumer_error(&error);
+            }
+            if empty {
+                break;
+            }
+        }
+        self.look();
+    }
+
+    fn rebalance(&mut self, change: Change) {
+        let Some(consumer) = &self.consumer else { return };
+        let (tasks, list) = (change.tasks.clone(), task_list(&self.topic, &change.tasks));
+        let done = match change.kind {
+            ChangeKind::Assigned => consumer.incremental_assign(&list).and_then(|()| consumer.pause(&list)),
+            _ if tasks.is_empty() => consumer.incremental_unassign(&list),
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            let what = format!("taking tasks {tasks:?} of {} over from group {}", self.topic, self.config.group_id);
+            self.fail(with_kind(ErrorKind::Fatal, &what, code_of(&error), &error.to_string()));
+            return;
+        }
+        match change.kind {
+            ChangeKind::Assigned => self.assigned.extend(tasks),
+            _ if tasks.is_empty() => {}
+            kind => {
+                self.assigned.retain(|task| !tasks.contains(task));
+                self.revocations.push(Revocation { held: tasks.iter().copied().collect(), tasks: tasks.clone() });
+                // The generation has moved on already: the lane needs it to settle what it has under way.
+                self.look();
+                let lost = kind == ChangeKind::Lost;
+                self.inbox.push(if lost { BrokerEvent::Lost { tasks } } else { BrokerEvent::Revoked { tasks } });
+            }
+        }
+        self.look();
+    }
+
+    /// Hands new tasks over under the present generation, and tells the lane when that has moved on while its tasks stayed. Without a
+    /// membership, which may be lost again before it was used, nothing is handed over yet.
+    fn look(&mut self) {
+        let Some(snapshot) = self.consumer.as_ref().and_then(GroupMetadata::of).filter(GroupMetadata::is_member) else { return };
+        let (fence, new) = self.fences.issue(snapshot);
+        if new || !self.assigned.is_empty() {
+            self.inbox.push(BrokerEvent::Assigned { tasks: std::mem::take(&mut self.assigned), fence });
+        }
+    }
+
+    fn acknowledge(&mut self, tasks: &[i32]) {
+        let Some(consumer) = &self.consumer else { return };
+        for revocation in &mut self.revocations {
+            tasks.iter().for_each(|task| {
+                revocation.held.remove(task);
+            });
+            if revocation.held.is_empty()
+                && let Err(error) = consumer.incremental_unassign(&task_list(&self.topic, &revocation.tasks))
+            {
+                tracing::warn!(%error, tasks = ?revocation.tasks, "giving tasks back");
+            }
+        }
+        self.revocations.retain(|revocation| !revocation.held.is_empty());
+        self.look();
+    }
+
+    fn commit(&self, offsets: &TopicPartitionList) -> Result<(), Code> {
+        let consumer = self.consumer.as_ref().ok_or(Code::UnknownMemberId)?;
+        consumer.commit(offsets, CommitMode::Sync).map_err(|error| code_of(&error))
+    }
+
+    /// Leaves the group. The consumer is closed on a thread of its own, since closing may hang (rust-rdkafka #453, #509).
+    fn leave(&mut self) -> Result<(), BrokerError> {
+        self.assigned.clear();
+        self.revocations.clear();
+        let Some(consumer) = self.consumer.take() else { return Ok(()) };
+        consumer.context().closing.store(true, Ordering::SeqCst);
+        let (done, closed) = mpsc::channel();
+        super::spawn("leave", move || {
+            drop(consumer);
+            // Nobody waits any more when it took too long.
+            let _ = done.send(());
+        })?;
+        closed.recv_timeout(LEAVE).map_err(|_| {
+            let text = format!("leaving group {} took over {LEAVE:?}: its tasks move when the session ends", self.config.group_id);
+            BrokerError::new(ErrorKind::Unknown, text)
+        })
+    }
+
+    fn consumer_error(&mut self, error: &KafkaError) {
+        let code = code_of(error);
+        let what = format!("membership in group {}", self.config.group_id);
+        let for_good = matches!(error, KafkaError::MessageConsumptionFatal(_))
+            || matches!(
+                code,
+                Code::GroupAuthorizationFailed
+                    | Code::TopicAuthorizationFailed
+                    | Code::InvalidSessionTimeout
+                    | Code::InconsistentGroupProtocol
+                    | Code::UnsupportedVersion
+                    | Code::GroupMaxSizeReached
+                    | Code::InvalidGroupId
+            );
+        match code {
+            _ if for_good => self.fail(with_kind(ErrorKind::Fatal, &what, code, &error.to_string())),
+            // A partition that is paused reads nothing, so its offset does not matter.
+            Code::AutoOffsetReset | Code::PartitionEOF => {}
+            code if is_passing(code) => tracing::info!(?code, "{what}: {error}"),
+            code => tracing::warn!(?code, "{what}: {error}"),
+        }
+    }
+
+    fn fail(&self, error: BrokerError) {
+        self.inbox.push(BrokerEvent::Failed(error));
+    }
+}
+
+/// A rebalance as librdkafka told it, to be done by the thread after its poll.
+struct Change {
+    kind: ChangeKind,
+    tasks: Vec<i32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ChangeKind {
+    Assigned,
+    Revoked,
+    Lost,
+}
+
+/// Remembers rebalances instead of following them at once.
+#[derive(Default)]
+struct Rebalances {
+    changes: Mutex<Vec<Change>>,
+    closing: AtomicBool,
+}
+
+impl Rebalances {
+    fn take(&self) -> Vec<Change> {
+        std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ClientContext for Rebalances {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        Logs.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Logs.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Rebalances {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let assigned = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::SeqCst) {
+            let followed = if assigned { consumer.incremental_assign(list) } else { consumer.incremental_unassign(list) };
+            if let Err(error) = followed {
+                tracing::warn!(%error, "rebalance while leaving the group");
+            }
+            return;
+        }
+        let kind = match (assigned, consumer.assignment_lost()) {
+            (true, _) => ChangeKind::Assigned,
+            (false, false) => ChangeKind::Revoked,
+            (false, true) => ChangeKind::Lost,
+        };
+        let tasks = list.elements().iter().map(|element| element.partition()).collect();
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(Change { kind, tasks });
+    }
+}
+
+/// With an offset, so that librdkafka asks for none: the member reads nothing.
+fn task_list(topic: &str, tasks: &[i32]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(tasks.len());
+    for task in tasks {
+        list.add_partition_offset(topic, *task, Offset::Offset(0)).expect("an offset that is a number");
+    }
+    list
+}

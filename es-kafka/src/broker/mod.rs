@@ -1,0 +1,239 @@
+//! [`KafkaBroker`]: the broker port on librdkafka.
+//!
+//! ```text
+//!  lane thread ── poll ── Mailbox ◄── bell of the reader's queue (librdkafka's threads)
+//!      │                     ▲
+//!      ├─ Reader (a consumer that only assigns, read by the lane itself)
+//!      ├─ membership thread: a consumer that only subscribes ─┤
+//!      ├─ transactions thread: the producer ──────────────────┤
+//!      └─ short-lived threads: offsets, extents, description ─┘
+//! ```
+//!
+//! Two consumers, because they have different masters: what is read follows the lane's word, what is owned follows the group's. So a
+//! rebalance never disturbs a restore, and a revocation waits for the lane.
+
+mod fences;
+mod mailbox;
+mod membership;
+mod reader;
+mod requests;
+mod transactions;
+
+use crate::config::KafkaConfig;
+use fences::Fences;
+use mailbox::Mailbox;
+use membership::{Command, Membership, Presence};
+use reader::Reader;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use transactions::{Call, Transactions};
+
+pub use es_core::broker::*;
+use es_core::record::{Place, RecordBatch};
+
+/// How long dropping the port may take. What hangs longer is left to the end of the process.
+const GOODBYE: Duration = Duration::from_secs(6);
+
+/// One lane's connection to Kafka. Owned and polled by the lane's thread.
+///
+/// Dropping it leaves the group and ends its threads, within seconds even when no broker answers.
+pub struct KafkaBroker {
+    config: Arc<KafkaConfig>,
+    inbox: Arc<Mailbox<BrokerEvent>>,
+    presence: Arc<Presence>,
+    closing: Arc<AtomicBool>,
+    last_token: u64,
+    membership: Arc<Mailbox<Command>>,
+    // Taken on drop.
+    threads: Option<Threads>,
+}
+
+struct Threads {
+    reader: Reader,
+    calls: Sender<(Token, Call)>,
+    transactions: JoinHandle<()>,
+    membership: JoinHandle<()>,
+}
+
+impl KafkaBroker {
+    /// Checks the settings and starts the port's threads. Nothing is asked of a broker yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Fatal`] for a wrong setting, with its name.
+    pub fn new(config: KafkaConfig) -> Result<Self, BrokerError> {
+        config.check()?;
+        let (inbox, membership) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));
+        let (fences, presence) = (Arc::new(Fences::default()), Arc::new(Presence::default()));
+        let reader = Reader::new(&config, inbox.clone())?;
+        let member = Membership::start(config.clone(), membership.clone(), inbox.clone(), fences.clone(), presence.clone())?;
+        let (calls, transactions) = Transactions::start(config.clone(), inbox.clone(), fences, membership.clone())?;
+        Ok(KafkaBroker {
+            config: Arc::new(config),
+            inbox,
+            presence,
+            closing: Arc::default(),
+            last_token: 0,
+            membership,
+            threads: Some(Threads { reader, calls, transactions, membership: member }),
+        })
+    }
+
+    fn reader(&mut self) -> &mut Reader {
+        &mut self.threads.as_mut().expect("taken only on drop").reader
+    }
+
+    fn token(&mut self) -> Token {
+        self.last_token += 1;
+        Token(self.last_token)
+    }
+
+    fn call(&mut self, call: Call) -> Token {
+        let token = self.token();
+        let calls = &self.threads.as_ref().expect("taken only on drop").calls;
+        if calls.send((token, call)).is_err() {
+            self.inbox
+                .push(BrokerEvent::Failed(BrokerError::new(ErrorKind::Fatal, "the producer's thread has ended; see its panic above")));
+        }
+        token
+    }
+
+    /// Runs a request on a thread of its own.
+    fn request(&mut self, request: impl FnOnce(&KafkaConfig, &AtomicBool) -> Completion + Send + 'static) -> Token {
+        let token = self.token();
+        let (config, closing, inbox) = (self.config.clone(), self.closing.clone(), self.inbox.clone());
+        let started = spawn("request", move || inbox.push(BrokerEvent::Done(token, request(&config, &closing))));
+        if let Err(error) = started {
+            self.inbox.push(BrokerEvent::Failed(error));
+        }
+        token
+    }
+}
+
+impl Broker for KafkaBroker {
+    fn poll(&mut self, wait: Duration, appetite: Appetite) -> Option<BrokerEvent> {
+        let until = Instant::now() + wait;
+        let hungry = appetite == Appetite::All;
+        let presence = self.presence.clone();
+        let _here = Here::new(&presence);
+        loop {
+            if let Some(event) = self.inbox.pop() {
+                return Some(event);
+            }
+            if hungry && let Some(next) = self.reader().next() {
+                return Some(next.map_or_else(BrokerEvent::Failed, BrokerEvent::Fetched));
+            }
+            if !self.inbox.wait(until, hungry) {
+                return None;
+            }
+        }
+    }
+
+    fn describe(&mut self) -> Token {
+        self.request(|config, closing| Completion::Described(requests::describe(config, closing)))
+    }
+
+    fn init_producer(&mut self) -> Token {
+        self.call(Call::Init)
+    }
+
+    fn produce(&mut self, records: RecordBatch) -> Token {
+        self.call(Call::Produce(records))
+    }
+
+    fn send_offsets(&mut self, offsets: Vec<OffsetCommit>) -> Token {
+        self.call(Call::SendOffsets(offsets))
+    }
+
+    fn commit(&mut self) -> Token {
+        self.call(Call::Commit)
+    }
+
+    fn abort(&mut self) -> Token {
+        self.call(Call::Abort)
+    }
+
+    fn stable_offsets(&mut self, places: Vec<Place>) -> Token {
+        let consumer = self.reader().consumer();
+        self.request(move |config, closing| Completion::StableOffsets(requests::stable_offsets(&consumer, config, &places, closing)))
+    }
+
+    fn extents(&mut self, places: Vec<Place>) -> Token {
+        let consumer = self.reader().consumer();
+        self.request(move |config, closing| Completion::Extents(requests::extents(&consumer, config, &places, closing)))
+    }
+
+    fn fetch(&mut self, place: Place, offset: i64) {
+        if let Err(error) = self.reader().fetch(place, offset) {
+            self.inbox.push(BrokerEvent::Failed(error));
+        }
+    }
+
+    fn stop_fetch(&mut self, place: Place) {
+        if let Err(error) = self.reader().stop(place) {
+            self.inbox.push(BrokerEvent::Failed(error));
+        }
+    }
+
+    fn join(&mut self) {
+        self.membership.push(Command::Join);
+    }
+
+    fn acknowledge(&mut self, tasks: Vec<i32>) {
+        self.membership.push(Command::Acknowledge(tasks));
+    }
+
+    fn leave(&mut self) -> Token {
+        let token = self.token();
+        self.membership.push(Command::Leave(token));
+        token
+    }
+}
+
+impl Drop for KafkaBroker {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.membership.push(Command::Close);
+        let Some(Threads { reader, calls, transactions, membership }) = self.threads.take() else { return };
+        drop(calls);
+        let (done, ended) = mpsc::channel();
+        // librdkafka's destructors may hang (rust-rdkafka #453, #509): they run elsewhere, and the wait for them is bounded.
+        let closer = spawn("close", move || {
+            drop(reader);
+            let ends = [transactions.join(), membership.join()];
+            if ends.iter().any(Result::is_err) {
+                tracing::error!("a thread of the broker port has panicked");
+            }
+            // Nobody waits any more when it took too long.
+            let _ = done.send(());
+        });
+        if closer.is_ok() && ended.recv_timeout(GOODBYE).is_err() {
+            tracing::warn!("closing the Kafka clients takes over {GOODBYE:?}: left to the end of the process");
+        }
+    }
+}
+
+/// Marks the lane as present while it is in `poll`.
+struct Here<'a>(&'a Presence);
+
+impl<'a> Here<'a> {
+    fn new(presence: &'a Presence) -> Self {
+        presence.enter();
+        Here(presence)
+    }
+}
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BrokerError> {
+    thread::Builder::new()
+        .name(format!("kafka-{name}"))
+        .spawn(run)
+        .map_err(|error| BrokerError::new(ErrorKind::Fatal, format!("the system starts no thread for {name}: {error}; raise its limits")))
+}

@@ -1,0 +1,117 @@
+//! Requests that read no records: stable offsets, extents, the description. Each runs on a thread of its own for as long as it takes, at
+//! most [`PATIENCE`] and one try more.
+
+use crate::admin::Admin;
+use crate::client::Logs;
+use crate::config::KafkaConfig;
+use crate::error::{code_of, is_passing, request_error};
+use es_core::broker::{BrokerError, Description, ErrorKind, Extent, TopicInfo};
+use es_core::record::{Place, Role};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::{Offset, TopicPartitionList};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a request is tried. After that its error is retriable, and the caller may ask again.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one try may take.
+const TRY: Duration = Duration::from_secs(5);
+/// The wait between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The committed offsets of these partitions, once no transaction is pending on them: under read_committed the broker answers only then
+/// (KIP-447).
+pub(super) fn stable_offsets(
+    consumer: &BaseConsumer<Logs>,
+    config: &KafkaConfig,
+    places: &[Place],
+    closing: &AtomicBool,
+) -> Result<Vec<(Place, Option<i64>)>, BrokerError> {
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut asked = TopicPartitionList::with_capacity(places.len());
+    for place in places {
+        asked.add_partition(config.topic(place.role)?, place.partition);
+    }
+    let what = format!("reading the committed offsets of group {}", config.group_id);
+    let answer = patiently(&what, closing, || {
+        let answer = consumer.committed_offsets(asked.clone(), TRY)?;
+        answer.elements().iter().try_for_each(|element| element.error())?;
+        Ok(answer)
+    })?;
+    places
+        .iter()
+        .map(|place| {
+            let found = answer.find_partition(config.topic(place.role)?, place.partition).map(|element| element.offset());
+            match found {
+                Some(Offset::Offset(offset)) => Ok((*place, Some(offset))),
+                Some(Offset::Invalid) => Ok((*place, None)),
+                other => Err(BrokerError::new(ErrorKind::Fatal, format!("{what}: {place:?} came back as {other:?}"))),
+            }
+        })
+        .collect()
+}
+
+/// The oldest and the next offset of these partitions.
+pub(super) fn extents(
+    consumer: &BaseConsumer<Logs>,
+    config: &KafkaConfig,
+    places: &[Place],
+    closing: &AtomicBool,
+) -> Result<Vec<Extent>, BrokerError> {
+    let extent = |place: &Place| {
+        let topic = config.topic(place.role)?;
+        let what = format!("reading the extent of {topic}-{}", place.partition);
+        let (start, end) = patiently(&what, closing, || consumer.fetch_watermarks(topic, place.partition, TRY))?;
+        Ok(Extent { place: *place, start, end })
+    };
+    places.iter().map(extent).collect()
+}
+
+/// The cluster and the component's topics.
+pub(super) fn describe(config: &KafkaConfig, closing: &AtomicBool) -> Result<Description, BrokerError> {
+    let admin = Admin::new(&config.bootstrap_servers, &config.extra, TRY)?;
+    let begun = Instant::now();
+    let roles: Vec<(Role, &str)> = config.topics.iter().map(|(role, name)| (*role, name.as_str())).collect();
+    let names: Vec<&str> = roles.iter().map(|(_, name)| *name).collect();
+    let cluster = loop {
+        match admin.describe(&names) {
+            Err(error) if error.kind == ErrorKind::Retriable && begun.elapsed() < PATIENCE && !closing.load(Ordering::SeqCst) => {
+                tracing::info!("{error}");
+                thread::sleep(PAUSE);
+            }
+            answer => break answer?,
+        }
+    };
+    let info = |(role, name): &(Role, &str)| {
+        let topic = cluster.topics.iter().find(|topic| topic.name == *name)?;
+        // The broker's own default, where it does not tell.
+        let max_message_bytes = topic.configs.get("max.message.bytes").and_then(|value| value.parse().ok()).unwrap_or(1_048_588);
+        Some(TopicInfo { role: *role, name: topic.name.clone(), id: topic.id, partitions: topic.partitions, max_message_bytes })
+    };
+    Ok(Description { topics: roles.iter().filter_map(info).collect(), cluster: cluster.cluster })
+}
+
+/// Tries until it succeeds, fails for a reason that does not pass by itself, or time is up.
+fn patiently<T>(what: &str, closing: &AtomicBool, mut call: impl FnMut() -> Result<T, KafkaError>) -> Result<T, BrokerError> {
+    let begun = Instant::now();
+    loop {
+        let error = match call() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let code = match code_of(&error) {
+            // A topic that was just created is not known to every broker yet.
+            Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopic if begun.elapsed() < TRY => Code::WaitCache,
+            code => code,
+        };
+        if !is_passing(code) || begun.elapsed() > PATIENCE || closing.load(Ordering::SeqCst) {
+            return Err(request_error(what, code, &error.to_string()));
+        }
+        tracing::debug!(?code, "{what}: {error}");
+        thread::sleep(PAUSE);
+    }
+}

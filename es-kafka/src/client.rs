@@ -1,0 +1,40 @@
+//! What all librdkafka clients of this crate share: where their log lines go.
+
+use crate::error::{code_of, is_passing};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError;
+
+/// Passes log lines and errors of librdkafka to `tracing`, target `librdkafka`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Logs;
+
+impl ClientContext for Logs {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log(level as i32, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if is_passing(code_of(&error)) {
+            tracing::debug!(target: "librdkafka", %error, "{reason}");
+        } else {
+            tracing::warn!(target: "librdkafka", %error, "{reason}");
+        }
+    }
+}
+
+impl ConsumerContext for Logs {}
+
+/// Writes one line; `level` is syslog's.
+pub(crate) fn log(level: i32, facility: &str, line: &str) {
+    match level {
+        // CONFWARN: one set of settings is passed to consumers and producers; that some don't concern one of them is no news.
+        // ERROR: repeats, up to hundreds of times a second, what was logged as FAIL and the like.
+        _ if matches!(facility, "CONFWARN" | "ERROR") => tracing::debug!(target: "librdkafka", facility, "{line}"),
+        ..=3 => tracing::error!(target: "librdkafka", facility, "{line}"),
+        4 => tracing::warn!(target: "librdkafka", facility, "{line}"),
+        5 | 6 => tracing::info!(target: "librdkafka", facility, "{line}"),
+        _ => tracing::debug!(target: "librdkafka", facility, "{line}"),
+    }
+}

@@ -1,0 +1,16 @@
+//! The broker port against a real Kafka: transactions, groups, reading, settings.
+
+mod groups;
+mod lane;
+mod reading;
+mod settings;
+mod transactions;
+
+use es_testkit::kafka_server::run_broker_tests;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // `RUST_LOG=debug` shows what librdkafka says.
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
+    run_broker_tests([transactions::TESTS, reading::TESTS, groups::TESTS, settings::TESTS].concat())
+}

@@ -1,0 +1,447 @@
+//! The engine on the in-memory broker: what must always hold, case by case.
+
+#![allow(missing_docs, reason = "a test has no readers but its own")]
+
+mod domain;
+
+use es_core::dead_letter::KEPT_BYTES;
+use es_core::envelope::{Outcome, Provenance, header};
+use es_core::record::Role;
+use es_core::runner::{Changelog, Guarantee, RunnerError, Settings};
+use es_core::task::{BadRows, Rows, TaskError, TaskState};
+use es_core::{Context, Decide, Decision, Draft, Fold, emit, nothing, reject};
+use es_testkit::TestApp;
+use es_testkit::app::settle_all;
+use es_testkit::broker::{CleanupPolicy, TopicConfig};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+events!(AccountEvent of "account" {
+    Deposited { amount: u64 },
+    Withdrawn { amount: u64 },
+});
+commands!(AccountCommand {
+    Deposit { amount: u64 },
+    Withdraw { amount: u64 },
+    Twice { amount: u64 },
+    Long { bytes: u64 },
+    Idle {},
+    Panic {},
+});
+#[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Account {
+    balance: u64,
+    note: String,
+}
+aggregate!(Account, AccountEvent);
+
+impl Fold<Deposited> for Account {
+    fn fold(&mut self, event: Deposited) {
+        self.balance = self.balance.checked_add(event.amount).expect("`balance` overflows in `Deposited`");
+    }
+}
+impl Fold<Withdrawn> for Account {
+    fn fold(&mut self, event: Withdrawn) {
+        self.balance -= event.amount;
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Overdrawn {
+    missing: u64,
+}
+
+impl Decide for Account {
+    type Command = AccountCommand;
+    type Rejection = Overdrawn;
+
+    fn decide(&self, command: &AccountCommand, _: &Context<'_>) -> Decision<Self> {
+        match *command {
+            AccountCommand::Deposit { amount } => emit(Deposited { amount }),
+            AccountCommand::Withdraw { amount } if amount > self.balance => reject(Overdrawn { missing: amount - self.balance }),
+            AccountCommand::Withdraw { amount } => emit(Withdrawn { amount }),
+            AccountCommand::Twice { amount } => {
+                let mut draft = Draft::of(self);
+                draft.emit(Deposited { amount }).emit(Deposited { amount });
+                draft.done()
+            }
+            AccountCommand::Long { bytes } => emit(vec![Deposited { amount: 0 }; bytes as usize]),
+            AccountCommand::Idle {} => nothing(),
+            AccountCommand::Panic {} => panic!("a bug"),
+        }
+    }
+}
+
+fn app() -> TestApp<Account> {
+    TestApp::<Account>::start()
+}
+
+fn deposit(amount: u64) -> AccountCommand {
+    AccountCommand::Deposit { amount }
+}
+
+fn balance(app: &TestApp<Account>, id: &str) -> u64 {
+    app.state(id).map_or(0, |a| a.balance)
+}
+
+#[test]
+fn a_command_becomes_an_event_and_state() {
+    let mut app = app();
+    app.send("a", &deposit(5));
+    app.send("a", &AccountCommand::Withdraw { amount: 2 });
+    assert_eq!(app.events("a"), [Deposited { amount: 5 }.into(), AccountEvent::from(Withdrawn { amount: 2 })]);
+    assert_eq!(balance(&app, "a"), 3);
+    let history = app.history("a");
+    assert_eq!(history.iter().map(|e| e.sequence).collect::<Vec<_>>(), [1, 2]);
+    let from: Provenance = history[1].provenance.unwrap();
+    assert_eq!(history[1].causation_id.as_deref(), Some(&*format!("{}-{}-{}", from.topic, from.partition, from.offset)));
+    assert_eq!(history[1].id, format!("{from}"));
+}
+
+#[test]
+fn what_leaves_no_event_leaves_an_outcome() {
+    let mut app = app();
+    app.send_with("a", &AccountCommand::Withdraw { amount: 2 }, &[(header::ID, b"one")]);
+    app.send_with("a", &AccountCommand::Idle {}, &[(header::ID, b"two")]);
+    let rejected = Outcome::Rejected { reason: serde_json::json!({"missing": 2}) };
+    assert_eq!(app.outcomes("a"), [("one".to_owned(), rejected), ("two".to_owned(), Outcome::Nothing)]);
+    assert!(app.events("a").is_empty());
+    assert_eq!(app.state("a"), None);
+}
+
+#[test]
+fn a_command_id_gives_one_outcome_also_after_a_restart_and_a_refold() {
+    let mut app = app();
+    let send = |app: &mut TestApp<Account>| {
+        app.send_with("a", &deposit(5), &[(header::ID, b"one")]);
+        app.send_with("a", &AccountCommand::Withdraw { amount: 99 }, &[(header::ID, b"two")]);
+    };
+    send(&mut app);
+    send(&mut app);
+    assert_eq!((app.stats().duplicates, balance(&app, "a"), app.outcomes("a").len()), (2, 5, 1));
+    app.crash(0);
+    app.restart();
+    send(&mut app);
+    app.lose_disk();
+    app.restart();
+    send(&mut app);
+    assert_eq!((balance(&app, "a"), app.events("a").len(), app.outcomes("a").len()), (5, 1, 1));
+    app.send_with("a", &deposit(6), &[(header::ID, b"one")]);
+    assert_eq!(app.outcomes("a").last().unwrap(), &("one".to_owned(), Outcome::Conflict));
+    assert_eq!(balance(&app, "a"), 5);
+}
+
+#[test]
+fn command_ids_are_forgotten_by_the_inputs_own_time() {
+    let mut app = TestApp::<Account>::start_with(Settings { command_memory: Duration::from_secs(60), ..Settings::default() });
+    for (time, balance_then) in [(0, 5), (50_000, 5), (70_000, 10)] {
+        app.at(time);
+        app.send("other", &deposit(1));
+        app.send("a", &AccountCommand::Idle {});
+        app.send_with("a", &deposit(5), &[(header::ID, b"one")]);
+        assert_eq!(balance(&app, "a"), balance_then, "at {time}");
+    }
+}
+
+#[test]
+fn bad_commands_go_to_the_dead_letters_and_the_rest_goes_on() {
+    let mut app = app();
+    let topic = app.topic(Role::Commands).to_owned();
+    let cluster = app.cluster().clone();
+    let typed = |name: &'static str| vec![(header::TYPE, name.as_bytes())];
+    app.send("a", &deposit(u64::MAX));
+    cluster.produce(&topic, "a", &[], "no json").unwrap();
+    cluster.produce(&topic, "a", &typed("Nonsense"), "{}").unwrap();
+    cluster.produce(&topic, "a", &[], r#"{"type":"Deposit","amount":-5}"#).unwrap();
+    cluster.produce(&topic, "a", &[], r#"{"type":"Deposit","amount":5}"#).unwrap();
+    cluster.produce(&topic, "a", &typed("Panic"), "{}").unwrap();
+    cluster.produce(&topic, "a", &[], "x".repeat(2 << 20)).ok();
+    let own = es_core::partition::partition_of(b"a", 4);
+    cluster.produce_to(&topic, (own + 1) % 4, Some(b"a"), &typed("Idle"), Some(b"{}")).unwrap();
+    cluster.produce_to(&topic, own, None, &typed("Idle"), Some(b"{}")).unwrap();
+    cluster.produce_to(&topic, own, Some(b"\xff"), &typed("Idle"), Some(b"{}")).unwrap();
+    cluster.produce_to(&topic, own, Some(b"a"), &typed("Idle"), None).unwrap();
+    cluster.produce(&topic, "a", &[], "[".repeat(10_000)).unwrap();
+    app.settle();
+    app.send("a", &AccountCommand::Withdraw { amount: 1 });
+    assert_eq!(balance(&app, "a"), u64::MAX - 1);
+    let letters = app.dead_letters();
+    let mut causes: Vec<&str> = letters.iter().map(|(cause, _)| cause.as_str()).collect();
+    causes.sort_unstable();
+    assert_eq!(
+        causes,
+        ["key", "key", "panicked", "panicked", "partition", "undecodable", "undecodable", "undecodable", "undecodable", "undecodable"]
+    );
+    let details: String = letters.iter().map(|(_, detail)| format!("{detail}\n")).collect();
+    for expected in
+        ["`balance` overflows in `Deposited`", "a bug", "murmur2_random", "unknown type `Nonsense` (known: Deposit,", "tombstone"]
+    {
+        assert!(details.contains(expected), "{expected} is missing in\n{details}");
+    }
+    assert!(app.read(Role::DeadLetters).iter().all(|r| r.value.as_ref().is_none_or(|v| v.len() <= KEPT_BYTES)));
+}
+
+#[test]
+fn plain_json_without_headers_and_with_unknown_fields_is_a_command() {
+    let mut app = app();
+    app.cluster().produce("account-commands", "acct-00000000001", &[], r#"{"type":"Deposit","amount":5,"memo":"x"}"#).unwrap();
+    app.settle();
+    assert_eq!(balance(&app, "acct-00000000001"), 5);
+    let record = &app.read(Role::Events)[0];
+    assert_eq!(record.value.as_deref(), Some(&br#"{"amount":5}"#[..]));
+    assert!(record.headers.iter().any(|(name, value)| name == "ce_type" && value == b"Deposited"));
+}
+
+#[test]
+fn a_crash_at_any_prefix_of_the_stores_writes_needs_no_wipe() {
+    for keep in 0..3 {
+        let mut app = TestApp::<Account>::start_with(Settings { flush_entries: 1, flush_interval: Duration::ZERO, ..Settings::default() });
+        for n in 1..=20 {
+            app.send("a", &deposit(n));
+            app.send("b", &deposit(1));
+            if n % 7 == 0 {
+                app.crash(keep);
+                app.restart();
+            }
+        }
+        assert_eq!((balance(&app, "a"), balance(&app, "b")), (210, 20));
+        assert_eq!(app.history("a").iter().map(|e| e.sequence).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_lost_disk_is_restored_from_the_changelog_or_from_the_log() {
+    for changelog in [Changelog::EachCommit, Changelog::Off, Changelog::Checkpoint { every: Duration::from_millis(5) }] {
+        let mut app = TestApp::<Account>::start_with(Settings { changelog, ..Settings::default() });
+        for n in 0..50_u64 {
+            app.send(&format!("a{}", n % 7), &deposit(n));
+            app.send("poor", &AccountCommand::Withdraw { amount: 1 });
+        }
+        let before: Vec<_> = (0..7).map(|n| app.entry(&format!("a{n}"))).chain([app.entry("poor")]).collect();
+        app.lose_disk();
+        app.restart();
+        let after: Vec<_> = (0..7).map(|n| app.entry(&format!("a{n}"))).chain([app.entry("poor")]).collect();
+        assert_eq!(before, after, "{changelog:?}");
+        app.send("a0", &deposit(1));
+        assert_eq!(app.history("a0").len() as u64, app.entry("a0").unwrap().sequence);
+    }
+}
+
+#[test]
+fn a_decision_of_several_events_is_whole_and_counted() {
+    let mut app = app();
+    app.send("a", &AccountCommand::Twice { amount: 4 });
+    app.send("a", &AccountCommand::Long { bytes: 70_000 });
+    let history = app.history("a");
+    let numbers: Vec<_> = history.iter().map(|e| e.provenance.map(|p| (p.index, p.count)).unwrap()).collect();
+    assert_eq!(numbers, [(0, 2), (1, 2)]);
+    assert_eq!(app.dead_letters()[0].0, "unwritable");
+    assert_eq!(app.entry("a").unwrap().sequence, 2);
+}
+
+#[test]
+fn a_store_of_another_cluster_is_rebuilt_and_a_recreated_topic_is_refused() {
+    let mut app = app();
+    app.send("a", &deposit(5));
+    app.settle();
+    app.stop();
+    app.cluster().delete_topic("account-events").unwrap();
+    app.cluster().create_topic("account-events", 4, TopicConfig::default()).unwrap();
+    let error = app.restart_to_fail();
+    assert!(matches!(&error, RunnerError::Task(TaskError::Recreated { topic, .. }) if topic == "account-events"), "{error}");
+}
+
+#[test]
+fn changes_of_the_topics_stop_a_running_application() {
+    let mut app = app();
+    app.send("a", &deposit(5));
+    app.cluster().add_partitions("account-commands", 8).unwrap();
+    app.cluster().advance(Duration::from_secs(31));
+    let error = app.settle_to_fail();
+    assert!(matches!(error, RunnerError::Partitions { found: 4 | 8, .. } | RunnerError::TopicsChanged { .. }), "{error}");
+}
+
+#[test]
+fn a_committed_offset_that_is_missing_or_out_of_range_stops_with_the_mend() {
+    let mut app = app();
+    app.send("a", &deposit(5));
+    app.send("a", &deposit(5));
+    app.stop();
+    let partition = es_core::partition::partition_of(b"a", 4);
+    app.cluster().set_committed_offset("test-account", "account-commands", partition, 99);
+    let error = app.restart_to_fail();
+    assert!(matches!(error, RunnerError::Task(TaskError::OutOfRange { offset: 99, start: 0, end: 2, .. })), "{error}");
+}
+
+#[test]
+fn an_offset_that_was_set_back_counts_nothing_twice() {
+    let mut app = app();
+    app.send("a", &deposit(5));
+    app.send("a", &AccountCommand::Withdraw { amount: 50 });
+    app.stop();
+    let partition = es_core::partition::partition_of(b"a", 4);
+    app.cluster().set_committed_offset("test-account", "account-commands", partition, 0);
+    app.restart();
+    assert_eq!((app.stats().replayed, balance(&app, "a"), app.events("a").len(), app.outcomes("a").len()), (2, 5, 1, 1));
+}
+
+#[test]
+fn a_foreign_record_in_the_events_topic_stops_the_task() {
+    let mut app = app();
+    app.send("a", &deposit(5));
+    app.crash(0);
+    app.cluster().produce("account-events", "a", &[(header::TYPE, b"Deposited")], r#"{"amount":1000}"#).unwrap();
+    let error = app.restart_to_fail();
+    assert!(matches!(&error, RunnerError::Task(TaskError::Unusable { why, .. }) if why.contains("es_input")), "{error}");
+}
+
+#[test]
+fn at_least_once_keeps_state_and_log_together() {
+    let settings = Settings { guarantee: Guarantee::AtLeastOnce, ..Settings::default() };
+    let mut app = TestApp::<Account>::start_with(settings);
+    for n in 1..=10 {
+        app.send("a", &deposit(n));
+        if n % 3 == 0 {
+            app.crash(0);
+            app.restart();
+        }
+    }
+    assert_eq!((balance(&app, "a"), app.events("a").len()), (55, 10));
+}
+
+#[test]
+fn a_failed_store_write_stops_the_application_and_the_log_restores_it() {
+    let mut app = TestApp::<Account>::start_with(Settings { flush_entries: 1, ..Settings::default() });
+    app.send("a", &deposit(5));
+    app.fail_next_store_write();
+    app.cluster().produce("account-commands", "a", &[(header::TYPE, b"Deposit")], r#"{"amount":1}"#).unwrap();
+    let error = app.settle_to_fail();
+    assert!(matches!(error, RunnerError::Task(TaskError::Store { .. })), "{error}");
+    app.crash(0);
+    app.restart();
+    assert_eq!(balance(&app, "a"), 6);
+}
+
+#[test]
+fn compaction_and_a_lost_disk_leave_the_same_state() {
+    let mut app = app();
+    app.cluster()
+        .set_config("test-account-v1-changelog", TopicConfig { cleanup: CleanupPolicy::Compact, ..TopicConfig::default() })
+        .unwrap();
+    for n in 0..40 {
+        app.send(&format!("a{}", n % 3), &deposit(1));
+    }
+    app.cluster().compact("test-account-v1-changelog").unwrap();
+    app.lose_disk();
+    app.restart();
+    assert_eq!((0..3).map(|n| balance(&app, &format!("a{n}"))).sum::<u64>(), 40);
+    assert!(app.runner().tasks().all(|t| t.state() == TaskState::Running));
+}
+
+/// Sends deposits of 1 to many accounts, each with an id of its own.
+fn send_many(app: &TestApp<Account>, from: u64, to: u64) {
+    for n in from..to {
+        let id = format!("command-{n}");
+        app.cluster()
+            .produce(
+                "account-commands",
+                format!("a{}", n % 23),
+                &[(header::TYPE, b"Deposit"), (header::ID, id.as_bytes())],
+                r#"{"amount":1}"#,
+            )
+            .unwrap();
+    }
+}
+
+fn each_command_has_one_event(app: &TestApp<Account>, commands: usize) {
+    let mut causes: Vec<String> = (0..23).flat_map(|n| app.history(&format!("a{n}"))).map(|e| e.causation_id.unwrap()).collect();
+    causes.sort_unstable();
+    causes.dedup();
+    let events: usize = (0..23).map(|n| app.history(&format!("a{n}")).len()).sum();
+    assert_eq!((events, causes.len()), (commands, commands));
+    for n in 0..23 {
+        let numbers: Vec<u64> = app.history(&format!("a{n}")).iter().map(|e| e.sequence).collect();
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn two_processes_share_the_tasks_and_one_takes_over_when_the_other_dies() {
+    let mut one = app();
+    let mut two = one.join(1);
+    send_many(&one, 0, 100);
+    settle_all(&mut [&mut one, &mut two]).unwrap();
+    assert_eq!((one.runner().tasks().count(), two.runner().tasks().count()), (2, 2));
+    send_many(&one, 50, 200);
+    settle_all(&mut [&mut one, &mut two]).unwrap();
+    each_command_has_one_event(&one, 200);
+    two.crash(0);
+    send_many(&one, 150, 300);
+    settle_all(&mut [&mut one, &mut two]).unwrap();
+    each_command_has_one_event(&one, 300);
+    assert_eq!(one.runner().tasks().count(), 4);
+    two.boot_again();
+    send_many(&one, 250, 400);
+    settle_all(&mut [&mut one, &mut two]).unwrap();
+    each_command_has_one_event(&one, 400);
+    let total: u64 = (0..23).map(|n| format!("a{n}")).map(|id| if one.owns(&id) { balance(&one, &id) } else { balance(&two, &id) }).sum();
+    assert_eq!(total, 400);
+}
+
+mod table {
+    use super::*;
+
+    #[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Movements {
+        count: u64,
+    }
+    aggregate!(Movements, AccountEvent);
+    impl Fold<Deposited> for Movements {
+        fn fold(&mut self, _: Deposited) {
+            self.count += 1;
+        }
+    }
+    impl Fold<Withdrawn> for Movements {
+        fn fold(&mut self, _: Withdrawn) {
+            self.count += 1;
+        }
+    }
+
+    fn put(app: &TestApp<Movements, Rows<Movements>>, id: &str, value: Option<&[u8]>) {
+        let partition = es_core::partition::partition_of(id.as_bytes(), 4);
+        app.cluster().produce_to("account-events", partition, Some(id.as_bytes()), &[], value).unwrap();
+    }
+
+    #[test]
+    fn folds_what_others_write_and_takes_a_tombstone_as_a_delete() {
+        let mut app = TestApp::<Movements, _>::start_table();
+        let deposit = Some(&br#"{"type":"Deposited","amount":5}"#[..]);
+        (0..3).for_each(|_| put(&app, "a", deposit));
+        put(&app, "b", deposit);
+        app.settle();
+        assert_eq!(app.state("a").unwrap().count, 3);
+        put(&app, "a", None);
+        app.settle();
+        app.lose_disk();
+        app.restart();
+        assert_eq!((app.state("a"), app.state("b").unwrap().count), (None, 1));
+        put(&app, "a", deposit);
+        app.crash(0);
+        app.restart();
+        assert_eq!(app.state("a").unwrap().count, 1);
+    }
+
+    #[test]
+    fn stops_at_a_bad_row_or_sends_it_to_the_dead_letters() {
+        let mut app = TestApp::<Movements, _>::start_table();
+        put(&app, "a", Some(b"rubbish"));
+        let error = app.settle_to_fail();
+        assert!(matches!(error, RunnerError::Task(TaskError::BadRow { offset: 0, .. })), "{error}");
+
+        let mut app = TestApp::<Movements, _>::start_table_with(Settings::default(), || Rows::new(BadRows::DeadLetter));
+        put(&app, "a", Some(b"rubbish"));
+        put(&app, "a", Some(br#"{"type":"Deposited","amount":5}"#));
+        app.settle();
+        assert_eq!((app.state("a").unwrap().count, app.dead_letters()[0].0.as_str()), (1, "undecodable"));
+    }
+}
