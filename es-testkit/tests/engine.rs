@@ -1,49 +1,40 @@
 //! The engine on the in-memory broker: what must always hold, case by case.
 
-#![allow(missing_docs, reason = "a test has no readers but its own")]
-
-mod domain;
-
 use es_core::dead_letter::KEPT_BYTES;
 use es_core::envelope::{Outcome, Provenance, header};
 use es_core::record::Role;
 use es_core::runner::{Changelog, Guarantee, RunnerError, Settings};
 use es_core::task::{BadRows, Rows, TaskError, TaskState};
-use es_core::{Context, Decide, Decision, Draft, Fold, emit, nothing, reject};
+use es_core::{Aggregate, Command, Context, Decide, Decision, Draft, emit, event, nothing, reject};
 use es_testkit::TestApp;
 use es_testkit::app::settle_all;
 use es_testkit::broker::{CleanupPolicy, TopicConfig};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-events!(AccountEvent of "account" {
+#[event(aggregate = "account")]
+#[derive(Clone, Debug, PartialEq)]
+enum AccountEvent {
     Deposited { amount: u64 },
     Withdrawn { amount: u64 },
-});
-commands!(AccountCommand {
+}
+
+#[derive(Command, Debug)]
+enum AccountCommand {
     Deposit { amount: u64 },
     Withdraw { amount: u64 },
     Twice { amount: u64 },
     Long { bytes: u64 },
     Idle {},
     Panic {},
-});
-#[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+}
+
+#[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[aggregate(id = String, event = AccountEvent, version = 1)]
 struct Account {
+    #[fold(Deposited => add(amount), Withdrawn => sub(amount))]
     balance: u64,
     note: String,
-}
-aggregate!(Account, AccountEvent);
-
-impl Fold<Deposited> for Account {
-    fn fold(&mut self, event: Deposited) {
-        self.balance = self.balance.checked_add(event.amount).expect("`balance` overflows in `Deposited`");
-    }
-}
-impl Fold<Withdrawn> for Account {
-    fn fold(&mut self, event: Withdrawn) {
-        self.balance -= event.amount;
-    }
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -391,20 +382,11 @@ fn two_processes_share_the_tasks_and_one_takes_over_when_the_other_dies() {
 mod table {
     use super::*;
 
-    #[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[aggregate(id = String, event = AccountEvent, version = 1)]
     struct Movements {
+        #[fold(Deposited => count, Withdrawn => count)]
         count: u64,
-    }
-    aggregate!(Movements, AccountEvent);
-    impl Fold<Deposited> for Movements {
-        fn fold(&mut self, _: Deposited) {
-            self.count += 1;
-        }
-    }
-    impl Fold<Withdrawn> for Movements {
-        fn fold(&mut self, _: Withdrawn) {
-            self.count += 1;
-        }
     }
 
     fn put(app: &TestApp<Movements, Rows<Movements>>, id: &str, value: Option<&[u8]>) {
