@@ -29,7 +29,7 @@
 //! | an aggregate: decides and folds | `laws!(Account)` |
 //! | a table: only folds | `laws!(table Turnover)` |
 //! | two aggregates in one module | `laws!(Account, mod = account_laws)` |
-//! | types that serde reads by looking at what is there, or from strings of rare formats | `laws!(Account, commands = my_commands(), events = my_events())`, with [proptest](crate::proptest) strategies |
+//! | types that serde reads by looking at what is there, or from strings of rare formats | `laws!(Account, commands = my_commands(), events = my_events())`, with strategies of [`proptest`] |
 //! | the same cases again | `ES_SEED=<seed> cargo test` |
 //! | more cases than 256 per law | `ES_CASES=10000 cargo test` |
 //! | the golden files, once per new event or version | `ES_UPDATE_GOLDENS=1 cargo test`, then commit `tests/golden` |
