@@ -5,7 +5,7 @@ use crate::config::{check_extra, client, client_error};
 use crate::error::{code_of, request_error};
 use crate::ffi::{NativeError, describe as native};
 use es_core::broker::{BrokerError, ErrorKind, TopicId};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use std::collections::BTreeMap;
@@ -140,6 +140,19 @@ impl Admin {
         let configs: Vec<_> = configs.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         native::alter_configs(self.client.inner(), topic, &configs, self.wait)
             .map_err(|error| native_error(&format!("changing the settings of the topic {topic}"), &error))
+    }
+
+    /// Adds partitions to a topic, until it has `partitions`.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn grow(&self, topic: &str, partitions: i32) -> Result<(), BrokerError> {
+        let what = format!("adding partitions to the topic {topic}");
+        let more = [NewPartitions::new(topic, usize::try_from(partitions).unwrap_or(0))];
+        for grown in block_on(self.client.create_partitions(&more, &self.options())).map_err(|error| kafka_error(&what, &error))? {
+            grown.map_err(|(_, code)| request_error(&what, code, &code.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Deletes a topic, with all its records.

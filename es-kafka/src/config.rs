@@ -237,13 +237,13 @@ impl fmt::Debug for KafkaConfig {
     }
 }
 
-/// Whether the value of this librdkafka setting must never be shown.
+/// Parts of names whose values are never shown: passwords, secrets, tokens, keys and certificates given in full (PEM).
+const SECRET: [&str; 9] = ["password", "passphrase", "secret", "jaas", "token", "pem", "credential", "oauthbearer.config", "private"];
+
+/// Whether the value of this librdkafka setting must never be shown. An address or a path is no secret.
 pub fn is_secret(key: &str) -> bool {
-    key.contains("password")
-        || key.contains("secret")
-        || key.ends_with(".pem")
-        || key == "sasl.oauthbearer.config"
-        || key == "sasl.jaas.config"
+    let key = key.to_ascii_lowercase();
+    SECRET.iter().any(|part| key.contains(part)) && !key.ends_with(".url") && !key.ends_with(".location")
 }
 
 /// The settings that every client has.
@@ -292,6 +292,25 @@ fn millis(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_secret() {
+        let hidden = [
+            "sasl.password",
+            "ssl.key.password",
+            "ssl.keystore.password",
+            "sasl.jaas.config",
+            "sasl.oauthbearer.client.secret",
+            "sasl.oauthbearer.config",
+            "ssl.key.pem",
+            "ssl.certificate.pem",
+            "ssl.ca.pem",
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+        ];
+        let shown = ["sasl.username", "security.protocol", "ssl.key.location", "sasl.oauthbearer.token.endpoint.url", "state.dir"];
+        assert_eq!(hidden.iter().filter(|k| !is_secret(k)).collect::<Vec<_>>(), Vec::<&&str>::new());
+        assert_eq!(shown.iter().filter(|k| is_secret(k)).collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
 
     fn config(extra: &[(&str, &str)]) -> KafkaConfig {
         let mut config = KafkaConfig::new("localhost:9092", "bank-account", "bank-1-0", Role::Commands);

@@ -1,11 +1,38 @@
-//! Exactly-once event sourcing on Apache Kafka: the [`Broker`](es_core::broker::Broker) port on librdkafka, and topic administration.
-//! Everything of [`es_core`] is re-exported, so a user names one crate.
+//! Exactly-once event sourcing on Apache Kafka: the [`Broker`](es_core::broker::Broker) port on librdkafka, topic administration, and [`App`],
+//! which makes a user's `main` a production binary. Everything of [`es_core`] is re-exported, so a user names one crate.
 
 pub mod admin;
+mod app;
 pub mod broker;
+#[cfg(feature = "cli")]
+mod cli;
 mod client;
+mod component;
 pub mod config;
+mod connection;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 mod error;
+mod exit;
 mod ffi;
+mod lane;
+mod panics;
+#[cfg(feature = "cli")]
+mod program;
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
+mod progress;
+mod reader;
+mod running;
+pub mod settings;
+#[cfg(test)]
+mod testing;
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
+mod tools;
+pub mod topics;
 
+pub use app::{App, AppError, TableOptions};
 pub use es_core::*;
+pub use exit::Exit;
+pub use lane::LaneStatus;
+pub use running::Running;
+pub use settings::Settings;

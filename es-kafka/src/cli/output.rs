@@ -1,0 +1,92 @@
+//! What a tool prints: tables for people, JSON for programs.
+
+use crate::settings::Settings;
+use crate::topics::Plan;
+use std::io::{self, Write};
+
+/// Where a tool's results go, and how.
+pub(crate) struct Output<W> {
+    pub(crate) to: W,
+    pub(crate) json: bool,
+}
+
+impl<W: Write> Output<W> {
+    /// The settings, as a file would hold them, with their origins.
+    pub(crate) fn settings(&mut self, settings: &Settings) -> io::Result<()> {
+        let entries = settings.entries();
+        if self.json {
+            for entry in entries {
+                let line = serde_json::json!({ "key": entry.key, "value": entry.value, "origin": entry.origin.to_string() });
+                writeln!(self.to, "{line}")?;
+            }
+            return Ok(());
+        }
+        writeln!(self.to, "# The settings of `{}`, and where each comes from.", settings.app)?;
+        let rows = entries.iter().map(|e| [e.key.clone(), format!("= {:?}", e.value), format!("# {}", e.origin)]);
+        self.table(&rows.collect::<Vec<_>>())
+    }
+
+    /// The topics, and what is wrong with each.
+    pub(crate) fn plan(&mut self, plan: &Plan) -> io::Result<()> {
+        let described = |topic: &crate::topics::TopicPlan| topic.differences.iter().map(ToString::to_string).collect::<Vec<_>>();
+        if self.json {
+            for topic in &plan.topics {
+                let line = serde_json::json!({
+                    "topic": topic.wanted.name,
+                    "key": topic.wanted.key,
+                    "partitions": topic.partitions,
+                    "create": topic.wanted.create.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<std::collections::BTreeMap<_, _>>(),
+                    "differences": described(topic),
+                });
+                writeln!(self.to, "{line}")?;
+            }
+            return Ok(());
+        }
+        let mut rows = vec![["TOPIC".to_owned(), "PARTITIONS".to_owned(), "STATE".to_owned()]];
+        for topic in &plan.topics {
+            let state = if topic.differences.is_empty() { "ok".to_owned() } else { described(topic).join("; ") };
+            rows.push([topic.wanted.name.clone(), topic.partitions.to_string(), state]);
+        }
+        self.table(&rows)
+    }
+
+    /// Columns as wide as their longest cell.
+    pub(crate) fn table<const N: usize>(&mut self, rows: &[[String; N]]) -> io::Result<()> {
+        let widths: [usize; N] = std::array::from_fn(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0));
+        for row in rows {
+            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+            writeln!(self.to, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_are_shown_with_their_origins_and_without_secrets() {
+        let mut settings = Settings::new("bank");
+        settings.set("kafka.sasl.password", "hunter2").unwrap();
+        for json in [false, true] {
+            let mut output = Output { to: Vec::new(), json };
+            output.settings(&settings).unwrap();
+            let text = String::from_utf8(output.to).unwrap();
+            assert!(text.contains("commit.interval") && text.contains("(secret)") && text.contains("set by the program"), "{text}");
+            assert!(!text.contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn what_is_shown_for_people_is_a_file_of_settings() {
+        let mut output = Output { to: Vec::new(), json: false };
+        output.settings(&Settings::new("bank")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shown.toml");
+        std::fs::write(&path, output.to).unwrap();
+        let sources = crate::settings::Sources { file: Some(path), ..Default::default() };
+        let settings = sources.resolve("bank", &[]).unwrap();
+        assert_eq!(settings.commit_interval, Settings::new("bank").commit_interval);
+    }
+}

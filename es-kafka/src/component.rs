@@ -1,0 +1,56 @@
+//! An aggregate or table of an application, with its types erased: what the application calls without knowing them.
+
+use crate::app::AppError;
+use crate::lane::{self, Lane};
+use crate::tools::{self, Tool};
+use es_core::record::Role;
+use es_core::runner::Stats;
+use es_core::task::{BadRows, Commands, Logic, Rows};
+use es_core::topology::Topology;
+use es_core::{Aggregate, Decide};
+
+/// What an application does with one of its components.
+pub(crate) trait Component: Send + Sync {
+    /// Its names, without what the settings say.
+    fn topology(&self, app: &str) -> Topology;
+
+    /// Runs one lane of it until it is told to stop.
+    fn run(&self, lane: Lane) -> Result<Stats, AppError>;
+
+    /// Looks into its log and its store.
+    fn inspect(&self, tool: &mut Tool<'_>) -> Result<tools::Finding, AppError>;
+}
+
+/// The component of an aggregate.
+pub(crate) fn aggregate<A: Decide>() -> Box<dyn Component> {
+    Box::new(Typed { topology: Topology::aggregate::<A>, events: None, logic: Commands::<A>::default })
+}
+
+/// The component of a table, over the events topic of this name or the default one.
+pub(crate) fn table<T: Aggregate>(events: Option<String>, bad: BadRows) -> Box<dyn Component> {
+    Box::new(Typed { topology: Topology::table::<T>, events, logic: move || Rows::<T>::new(bad) })
+}
+
+struct Typed<F> {
+    topology: fn(&str) -> Topology,
+    events: Option<String>,
+    logic: F,
+}
+
+impl<L: Logic, F: Fn() -> L + Send + Sync> Component for Typed<F> {
+    fn topology(&self, app: &str) -> Topology {
+        let mut topology = (self.topology)(app);
+        if let Some(events) = &self.events {
+            topology.set_topic(Role::Events, events);
+        }
+        topology
+    }
+
+    fn run(&self, lane: Lane) -> Result<Stats, AppError> {
+        lane::run((self.logic)(), lane)
+    }
+
+    fn inspect(&self, tool: &mut Tool<'_>) -> Result<tools::Finding, AppError> {
+        tools::inspect::<L::State>(tool)
+    }
+}

@@ -1,0 +1,166 @@
+//! The log in the memory of this process: an application to try out, with no Kafka. Nothing outlives the process.
+
+use crate::settings::Settings;
+use crate::topics::{FoundTopic, TopicAdmin, TopicsError};
+use es_core::record::RecordBatch;
+use es_core::topology::Topology;
+use es_testkit::broker::{CleanupPolicy, Client, ClientConfig, Cluster, TopicConfig};
+use es_testkit::store::{MemoryDisk, MemoryStore};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use es_core::broker::BrokerError;
+pub use es_testkit::broker::OwnedRecord;
+
+/// A cluster in memory and the disks of the application's components. Clones share it. Given to [`App::embedded`](crate::App::embedded) it
+/// outlives one run of the application, so that a test can start it anew on the same log.
+#[derive(Clone)]
+pub struct Embedded {
+    cluster: Cluster,
+    disks: Arc<Mutex<BTreeMap<String, MemoryDisk>>>,
+    ticked: Arc<Mutex<Instant>>,
+}
+
+impl Default for Embedded {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Embedded {
+    /// An empty cluster.
+    pub fn new() -> Self {
+        let cluster = Cluster::new("embedded").blocking(true);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        cluster.set_timestamp(now.as_millis() as i64);
+        Embedded { cluster, disks: Arc::default(), ticked: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// Writes a record to the partition of its key. Returns partition and offset.
+    ///
+    /// # Errors
+    /// When there is no such topic (a started application has created its own), or the record is too large.
+    pub fn produce(&self, topic: &str, key: &str, headers: &[(&str, &[u8])], value: &[u8]) -> Result<(i32, i64), BrokerError> {
+        self.tick();
+        self.cluster.produce(topic, key, headers, value)
+    }
+
+    /// Writes many records at once, each to the partition and with the timestamp that it names; its role does not count.
+    ///
+    /// # Errors
+    /// As [`produce`](Embedded::produce).
+    pub fn produce_batch(&self, topic: &str, records: &RecordBatch) -> Result<(), BrokerError> {
+        self.cluster.produce_batch(topic, records).map(|_| ())
+    }
+
+    /// All committed records of a topic, partition by partition.
+    ///
+    /// # Errors
+    /// When there is no such topic.
+    pub fn read(&self, topic: &str) -> Result<Vec<OwnedRecord>, BrokerError> {
+        self.cluster.read_committed(topic)
+    }
+
+    /// The cluster, for what goes beyond reading and writing: faults, offsets, retention.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Moves the cluster's clock along with the machine's.
+    pub(crate) fn tick(&self) {
+        let mut ticked = self.ticked.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = ticked.elapsed();
+        if elapsed >= Duration::from_millis(1) {
+            *ticked += elapsed;
+            self.cluster.advance(elapsed);
+        }
+    }
+
+    /// The broker port of a lane, or of a reader beside it.
+    pub(crate) fn client(&self, settings: &Settings, topology: &Topology, transactional_id: &str) -> Client {
+        let topics = topology.topics().map(|(role, name)| (role, name.to_owned()));
+        let mut config = ClientConfig::new(topology.group(), transactional_id, topology.input(), topics);
+        config.guarantee = settings.guarantee;
+        config.session_timeout = settings.session_timeout;
+        config.transaction_timeout = settings.transaction_timeout;
+        Client::new(&self.cluster, config)
+    }
+
+    /// A component's store.
+    pub(crate) fn store(&self, name: &str) -> MemoryStore {
+        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        MemoryStore::new(disks.entry(name.to_owned()).or_default())
+    }
+}
+
+impl TopicAdmin for Embedded {
+    fn find(&self, names: &[String]) -> Result<BTreeMap<String, FoundTopic>, TopicsError> {
+        let found = names.iter().filter_map(|name| self.cluster.topic(name));
+        Ok(found.map(|topic| (topic.name.clone(), FoundTopic { partitions: topic.partitions, config: shown(&topic.config) })).collect())
+    }
+
+    fn create(&self, name: &str, partitions: i32, _: i16, config: &[(String, String)]) -> Result<(), TopicsError> {
+        let config = with(TopicConfig { retention: Some(Duration::from_secs(7 * 24 * 3600)), ..TopicConfig::default() }, config);
+        self.cluster.create_topic(name, partitions, config)?;
+        Ok(())
+    }
+
+    fn configure(&self, name: &str, config: &[(String, String)]) -> Result<(), TopicsError> {
+        let now = self.cluster.topic(name).map(|topic| topic.config).unwrap_or_default();
+        Ok(self.cluster.set_config(name, with(now, config))?)
+    }
+
+    fn grow(&self, name: &str, partitions: i32) -> Result<(), TopicsError> {
+        Ok(self.cluster.add_partitions(name, partitions)?)
+    }
+}
+
+/// A topic's settings under Kafka's names.
+fn shown(config: &TopicConfig) -> BTreeMap<String, String> {
+    let policy = match config.cleanup {
+        CleanupPolicy::Delete => "delete",
+        CleanupPolicy::Compact => "compact",
+    };
+    let retention = config.retention.map_or(-1, |r| r.as_millis() as i64);
+    let all = [
+        ("cleanup.policy", policy.to_owned()),
+        ("retention.ms", retention.to_string()),
+        ("retention.bytes", "-1".to_owned()),
+        ("max.message.bytes", config.max_message_bytes.to_string()),
+    ];
+    all.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Settings under Kafka's names put into a topic's; those that this cluster does not have are passed over.
+fn with(mut config: TopicConfig, changes: &[(String, String)]) -> TopicConfig {
+    for (key, value) in changes {
+        match key.as_str() {
+            "cleanup.policy" if value == "compact" => config.cleanup = CleanupPolicy::Compact,
+            "cleanup.policy" => config.cleanup = CleanupPolicy::Delete,
+            "retention.ms" => config.retention = value.parse().ok().map(Duration::from_millis),
+            "max.message.bytes" => config.max_message_bytes = value.parse().unwrap_or(config.max_message_bytes),
+            _ => {}
+        }
+    }
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{account, balances};
+    use crate::topics::Plan;
+
+    #[test]
+    fn the_planned_topics_are_right_once_they_are_created() {
+        let (embedded, settings) = (Embedded::new(), Settings::new("bank"));
+        let components = [account("bank"), balances("bank")];
+        let plan = || Plan::make(&components, &settings, &embedded).unwrap();
+        assert!(!plan().is_clean());
+        plan().apply(&embedded).unwrap();
+        assert_eq!(plan().messages(|_| true), Vec::<String>::new());
+        embedded.configure("account-events", &[("retention.ms".into(), "1000".into())]).unwrap();
+        assert!(!plan().is_clean());
+    }
+}

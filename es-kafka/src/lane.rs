@@ -1,0 +1,157 @@
+//! A lane: one thread with its own ports, which repeats the engine's step until it is told to stop.
+
+use crate::app::AppError;
+use crate::broker::KafkaBroker;
+use crate::connection::{Connection, kafka_config};
+use crate::settings::Settings;
+use es_core::broker::Broker;
+use es_core::clock::Clock;
+use es_core::runner::{Runner, Stats};
+use es_core::state_store::StateStore;
+use es_core::task::{Logic, TaskState};
+use es_core::topology::Topology;
+use es_store::StoreFolder;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One wait of the loop: bounds how late it hears that it is to stop.
+const WAIT: Duration = Duration::from_millis(20);
+/// How often a lane tells what it has done.
+const REPORT: Duration = Duration::from_millis(50);
+
+/// What a lane needs to run.
+pub(crate) struct Lane {
+    pub(crate) topology: Topology,
+    pub(crate) settings: Settings,
+    pub(crate) connection: Connection,
+    /// The state folder; none when the log is in memory.
+    pub(crate) folder: Option<StoreFolder>,
+    /// The process's name among its group.
+    pub(crate) instance: String,
+    pub(crate) number: usize,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) status: Arc<Mutex<LaneStatus>>,
+}
+
+/// What a lane is doing and has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaneStatus {
+    /// The component.
+    pub component: String,
+    /// What it has done so far.
+    pub stats: Stats,
+    /// The partitions that it has.
+    pub tasks: usize,
+    /// Those of them that process inputs.
+    pub running: usize,
+    /// Records that were read for a restore, and how many there are, over the partitions that are being restored.
+    pub restoring: Option<(u64, u64)>,
+    /// Whether it has partitions, and all that was readable of them is processed, committed and stored.
+    pub idle: bool,
+}
+
+/// Runs a lane on this thread until it is told to stop, or fails.
+pub(crate) fn run<L: Logic>(logic: L, lane: Lane) -> Result<Stats, AppError> {
+    match &lane.connection {
+        Connection::Kafka => {
+            let config = kafka_config(&lane.settings, &lane.topology, Some(&lane.instance), lane.number);
+            let broker = KafkaBroker::new(config)?;
+            let folder = lane.folder.as_ref().expect("a lane on Kafka has a state folder");
+            let store = folder.component(&lane.topology.store())?;
+            drive(logic, broker, store, &lane, || {})
+        }
+        #[cfg(feature = "embedded")]
+        Connection::Embedded(embedded) => {
+            let id = crate::connection::transactional_id(&lane.topology, &lane.instance, lane.number);
+            let broker = embedded.client(&lane.settings, &lane.topology, &id);
+            let store = embedded.store(&lane.topology.store());
+            drive(logic, broker, store, &lane, || embedded.tick())
+        }
+    }
+}
+
+fn drive<L: Logic, B: Broker, S: StateStore>(
+    logic: L,
+    broker: B,
+    store: S,
+    lane: &Lane,
+    mut tick: impl FnMut(),
+) -> Result<Stats, AppError> {
+    let component = &lane.topology.component;
+    tracing::info!(component, lane = lane.number, "started");
+    let settings = engine_settings(&lane.settings);
+    let mut runner = Runner::new(logic, lane.topology.clone(), settings, broker, store, Monotonic::default());
+    let mut reported = Instant::now();
+    let mut stopping = false;
+    loop {
+        let going = runner.step(WAIT);
+        tick();
+        if !going || reported.elapsed() >= REPORT {
+            reported = Instant::now();
+            report(&runner, &lane.status);
+        }
+        if !going {
+            break;
+        }
+        if !stopping && lane.stop.load(Ordering::Relaxed) {
+            stopping = true;
+            tracing::info!(component, lane = lane.number, "stopping");
+            runner.stop();
+        }
+    }
+    match runner.error() {
+        None => Ok(*runner.stats()),
+        Some(error) => Err(AppError::Component { component: component.clone(), error: error.clone() }),
+    }
+}
+
+fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S, C>, status: &Mutex<LaneStatus>) {
+    let mut restoring: Option<(u64, u64)> = None;
+    let (mut tasks, mut running) = (0, 0);
+    for task in runner.tasks() {
+        tasks += 1;
+        running += usize::from(task.state() == TaskState::Running);
+        if let Some((done, all)) = task.restore_progress() {
+            let sum = restoring.get_or_insert((0, 0));
+            sum.0 += done.max(0) as u64;
+            sum.1 += all.max(0) as u64;
+        }
+    }
+    let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
+    status.stats = *runner.stats();
+    (status.tasks, status.running, status.restoring) = (tasks, running, restoring);
+    status.idle = tasks > 0 && runner.is_idle();
+}
+
+/// The engine's part of the settings.
+fn engine_settings(settings: &Settings) -> es_core::runner::Settings {
+    es_core::runner::Settings {
+        guarantee: settings.guarantee,
+        headers: settings.headers,
+        changelog: settings.changelog,
+        command_memory: settings.command_memory,
+        batch_records: settings.batch_max_records,
+        commit_interval: settings.commit_interval,
+        cache_entries: settings.cache_entries,
+        max_command_bytes: usize::try_from(settings.max_command_bytes).unwrap_or(usize::MAX),
+        shutdown_timeout: settings.shutdown_timeout,
+        ..Default::default()
+    }
+}
+
+/// The machine's monotonic clock.
+struct Monotonic(Instant);
+
+impl Default for Monotonic {
+    fn default() -> Self {
+        Monotonic(Instant::now())
+    }
+}
+
+impl Clock for Monotonic {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}

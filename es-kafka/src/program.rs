@@ -1,0 +1,183 @@
+//! What a binary does once: it reads its command line, installs subscriber, signal handlers and panic hook, runs, and says how it ended.
+
+use crate::app::{App, AppError};
+use crate::cli::{self, Action, Invocation, Output, Refusal, TopicsAction};
+use crate::exit::Exit;
+use crate::panics;
+use crate::progress::{Progress, say};
+use crate::running::Running;
+use crate::settings::{Settings, Sources};
+use crate::tools::{Finding, Question, Tool};
+use crate::topics::Plan;
+use es_core::topology::Topology;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::{self, IsTerminal, Write as _};
+use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
+use tracing_subscriber::EnvFilter;
+
+/// How often the main thread looks for signals and shows progress.
+const LOOK: Duration = Duration::from_millis(50);
+/// How much longer than `shutdown.timeout` the ports may take to close.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Does what the command line says.
+pub(crate) fn run(mut app: App) -> Exit {
+    let own = std::mem::take(&mut app.commands);
+    let invocation = match read(&app, own.iter().map(|(command, _)| command.clone()).collect()) {
+        Ok(invocation) => invocation,
+        Err(Refusal::Usage(message)) => {
+            // clap knows whether this is help for stdout or a complaint for stderr. A closed stream leaves nobody to tell.
+            let _ = message.print();
+            return if message.use_stderr() { Exit::USAGE } else { Exit::OK };
+        }
+        Err(Refusal::Settings(error)) => {
+            say(format_args!("error: these settings cannot be used\n{error}"));
+            return Exit::USAGE;
+        }
+    };
+    let Invocation { action, settings, component, json } = invocation;
+    if let Err(message) = install_subscriber(&settings) {
+        say(format_args!("error: `log`: {message}"));
+        return Exit::USAGE;
+    }
+    panics::install_hook();
+    for warning in settings.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let app = app.resolved(settings);
+    let result = match action {
+        Action::Run => serve(&app),
+        Action::Config => show_config(&app, json),
+        Action::Topics(action) => topics(&app, action, json),
+        Action::StateGet { id } => inspect(&app, component, json, Question::State { id }),
+        Action::StateList { prefix, limit } => inspect(&app, component, json, Question::States { prefix, limit }),
+        Action::Events { id } => inspect(&app, component, json, Question::History { id }),
+        Action::Verify => inspect(&app, component, json, Question::Verify),
+        Action::Own(name, matches) => {
+            let (_, run) = own.into_iter().find(|(command, _)| command.get_name() == name).expect("clap knows only these");
+            return run(&matches, app).unwrap_or_else(|error| {
+                say(format_args!("error: {error}"));
+                error.downcast_ref::<AppError>().map_or(Exit::FAILED, exit_of)
+            });
+        }
+    };
+    result.unwrap_or_else(|error| {
+        say(format_args!("error: {error}"));
+        exit_of(&error)
+    })
+}
+
+fn read(app: &App, own: Vec<clap::Command>) -> Result<Invocation, Refusal> {
+    match app.settings() {
+        Ok(settings) => Ok(Invocation { action: Action::Run, settings: settings.clone(), component: None, json: false }),
+        Err(_) => cli::parse(app.app_name(), &app.default_topologies(), &own, std::env::args_os(), Sources::from_environment()),
+    }
+}
+
+fn exit_of(error: &AppError) -> Exit {
+    match error {
+        AppError::Settings(_) | AppError::Setup(_) => Exit::USAGE,
+        _ => Exit::FAILED,
+    }
+}
+
+fn install_subscriber(settings: &Settings) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&settings.log).map_err(|e| format!("`{}` is no filter: {e}", settings.log))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    subscriber.try_init().map_err(|e| e.to_string())
+}
+
+/// Runs until a signal or a failure. A second signal, or a shutdown that takes too long, ends the process at once: what was not committed is
+/// processed again after the next start.
+fn serve(app: &App) -> Result<Exit, AppError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let settings = app.settings()?;
+    let limit = settings.shutdown_timeout + GRACE;
+    let running = app.start()?;
+    let mut progress = Progress::new(&settings.app);
+    let mut stopping: Option<Instant> = None;
+    while !running.have_all_ended() {
+        for _ in signals.pending() {
+            if stopping.is_some() {
+                abandon("a second signal");
+            }
+            say(format_args!("{}: settling what is in flight; a second signal ends it at once", settings.app));
+            stopping = Some(Instant::now());
+            running.ask_to_stop();
+        }
+        if stopping.is_none() && running.has_ended() {
+            // One component has failed: the others settle, and the process ends with its error.
+            stopping = Some(Instant::now());
+            running.ask_to_stop();
+        }
+        if stopping.is_some_and(|since| since.elapsed() > limit) {
+            abandon("the shutdown took too long");
+        }
+        progress.show(&running.status());
+        thread::sleep(LOOK);
+    }
+    let done = finish(running, limit)?;
+    progress.close(&done);
+    Ok(Exit::OK)
+}
+
+/// Takes the results of lanes that have ended.
+fn finish(running: Running, limit: Duration) -> Result<Vec<(String, es_core::runner::Stats)>, AppError> {
+    // The threads have returned; what remains is bounded, but a library's destructor is not ours: a watchdog ends the process.
+    let (ended, wait) = std::sync::mpsc::channel::<()>();
+    thread::spawn(move || {
+        if wait.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            abandon("closing the connections took too long");
+        }
+    });
+    let done = running.stop();
+    drop(ended);
+    done
+}
+
+fn abandon(why: &str) -> ! {
+    say(format_args!("error: ended at once ({why}): what was not committed is processed again after the next start"));
+    process::exit(Exit::FAILED.code().into());
+}
+
+fn show_config(app: &App, json: bool) -> Result<Exit, AppError> {
+    Output { to: io::stdout().lock(), json }.settings(app.settings()?)?;
+    Ok(Exit::OK)
+}
+
+fn topics(app: &App, action: TopicsAction, json: bool) -> Result<Exit, AppError> {
+    let settings = app.settings()?;
+    let admin = app.connection()?.admin(settings)?;
+    let topologies: Vec<Topology> = app.components()?.into_iter().map(|(topology, _)| topology).collect();
+    let plan = Plan::make(&topologies, settings, &*admin)?;
+    if action == TopicsAction::Apply {
+        for step in plan.apply(&*admin)? {
+            say(format_args!("{step}"));
+        }
+    }
+    let plan = if action == TopicsAction::Apply { Plan::make(&topologies, settings, &*admin)? } else { plan };
+    Output { to: io::stdout().lock(), json }.plan(&plan)?;
+    if action == TopicsAction::Check && !plan.is_clean() {
+        for message in plan.messages(|_| true) {
+            say(format_args!("{message}"));
+        }
+        return Ok(Exit::FAILED);
+    }
+    Ok(Exit::OK)
+}
+
+fn inspect(app: &App, component: Option<String>, json: bool, question: Question) -> Result<Exit, AppError> {
+    let (topology, component) = app.component(component.as_deref())?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut tool = Tool { topology, settings: app.settings()?, connection: app.connection()?, question, json, out: &mut out };
+    let finding = component.inspect(&mut tool)?;
+    out.flush()?;
+    Ok(match finding {
+        Finding::Found => Exit::OK,
+        Finding::Nothing => Exit::FAILED,
+        Finding::Difference => Exit::DIFFERENCE,
+    })
+}

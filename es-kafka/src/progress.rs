@@ -1,0 +1,99 @@
+//! Progress on stderr: a bar for a restore on a terminal, lines in the log otherwise, and a closing line.
+
+use crate::lane::LaneStatus;
+use es_core::runner::Stats;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// The pause between two lines in the log.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Shows what the lanes are doing.
+pub(crate) struct Progress {
+    app: String,
+    bar: Option<ProgressBar>,
+    terminal: bool,
+    started: Instant,
+    told: Instant,
+    serving: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(app: &str) -> Self {
+        let now = Instant::now();
+        Progress { app: app.to_owned(), bar: None, terminal: io::stderr().is_terminal(), started: now, told: now, serving: false }
+    }
+
+    pub(crate) fn show(&mut self, lanes: &[LaneStatus]) {
+        let restoring = lanes.iter().filter_map(|lane| lane.restoring).reduce(|a, b| (a.0 + b.0, a.1 + b.1));
+        match restoring {
+            Some((done, all)) if self.terminal => {
+                let bar = self.bar.get_or_insert_with(bar);
+                bar.set_length(all);
+                bar.set_position(done.min(all));
+            }
+            Some((done, all)) if self.told.elapsed() >= PAUSE => {
+                self.told = Instant::now();
+                tracing::info!(records = done, of = all, "restoring");
+            }
+            Some(_) => {}
+            None => self.bar.take().into_iter().for_each(|bar| bar.finish_and_clear()),
+        }
+        let serving = restoring.is_none() && lanes.iter().all(|lane| lane.tasks > 0 && lane.running == lane.tasks);
+        if serving && !self.serving {
+            let tasks: usize = lanes.iter().map(|lane| lane.tasks).sum();
+            tracing::info!(partitions = tasks, after = ?self.started.elapsed(), "processing");
+        }
+        self.serving = serving;
+    }
+
+    /// Says what was done in all.
+    pub(crate) fn close(&mut self, done: &[(String, Stats)]) {
+        self.bar.take().into_iter().for_each(|bar| bar.finish_and_clear());
+        for (component, stats) in done {
+            say(format_args!("{}: `{component}` {}", self.app, summary(stats)));
+        }
+    }
+}
+
+/// Says something to the person at the terminal.
+pub(crate) fn say(message: std::fmt::Arguments<'_>) {
+    // Nobody is left to be told when stderr is closed.
+    let _ = writeln!(io::stderr(), "{message}");
+}
+
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("restoring {bar:40} {human_pos} of {human_len} records, {per_sec}, {eta} left");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// One line: `committed 200 inputs in 3 transactions: 180 events, 20 rejected`.
+pub(crate) fn summary(stats: &Stats) -> String {
+    let mut text = format!("committed {} inputs in {} transactions: {} events", stats.committed_inputs, stats.commits, stats.events);
+    let others = [
+        (stats.rejected, "rejected"),
+        (stats.nothing, "with nothing to do"),
+        (stats.duplicates, "repeated"),
+        (stats.conflicts, "in conflict"),
+        (stats.dead_letters, "dead letters"),
+        (stats.aborts, "batches given up and done again"),
+    ];
+    for (count, what) in others {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_line_leaves_out_what_did_not_happen() {
+        let stats = Stats { committed_inputs: 9, commits: 2, events: 7, rejected: 2, ..Stats::default() };
+        assert_eq!(summary(&stats), "committed 9 inputs in 2 transactions: 7 events, 2 rejected");
+    }
+}

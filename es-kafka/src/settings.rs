@@ -1,0 +1,314 @@
+//! Settings: every key in one table, settable by flag, environment and file, in that order of precedence.
+//!
+//! | source | how the key `commit.interval` is written |
+//! |---|---|
+//! | flag | `--commit-interval 50ms` |
+//! | environment | `ES_COMMIT_INTERVAL=50ms` |
+//! | file (TOML, `--config FILE` or `ES_CONFIG`) | `commit.interval = "50ms"` |
+//!
+//! Topic names have a key per component and role: `account.topics.events = "ledger"`. Any other setting of librdkafka is handed on:
+//! `--kafka security.protocol=SASL_SSL`, `ES_KAFKA_SECURITY_PROTOCOL`, or in the file's table `[kafka]`. A password is best given by file or
+//! environment: a command line can be read by every user of the machine.
+//!
+//! What is unknown or cannot be read is refused before anything starts, all at once, each with its key and where it came from.
+
+mod passthrough;
+mod sources;
+mod value;
+
+pub(crate) use sources::topic_keys;
+pub use sources::{Origin, SettingError, SettingsError, Sources};
+pub use value::{BrokerKind, TopicCreation, Value};
+
+use crate::config::{GroupProtocol, is_secret};
+use crate::topics::topic_key;
+use es_core::envelope::HeaderStyle;
+use es_core::record::Role;
+use es_core::runner::{Changelog, Guarantee};
+use es_core::topology::Topology;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One row of the table of known keys.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name in a file: `commit.interval`.
+    pub name: &'static str,
+    /// What it is when nobody sets it.
+    pub default: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// What is accepted.
+    pub kind: fn() -> String,
+    set: fn(&mut Settings, &str) -> Result<(), String>,
+    show: fn(&Settings) -> String,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $name:literal, $default:literal;)*) => {
+        /// What an application runs with. Its fields are the table of known keys, [`KEYS`].
+        ///
+        /// ```
+        /// let mut settings = es_kafka::Settings::new("bank");
+        /// settings.bootstrap_servers = "kafka-1:9092,kafka-2:9092".into();
+        /// settings.set("commit.interval", "50ms").unwrap();
+        /// settings.set("kafka.security.protocol", "SSL").unwrap();
+        /// assert_eq!(settings.commit_interval.as_millis(), 50);
+        /// ```
+        #[derive(Clone)]
+        #[non_exhaustive]
+        pub struct Settings {
+            /// The application's name, the `<app>` in the names of groups, topics and transactions.
+            pub app: String,
+            $($(#[doc = $doc])+ pub $field: $type,)*
+            /// Settings of librdkafka that are handed on.
+            pub kafka: BTreeMap<String, String>,
+            topics: BTreeMap<String, String>,
+            origins: BTreeMap<String, Origin>,
+            warnings: Vec<String>,
+        }
+
+        /// The table of known keys.
+        pub const KEYS: &[Key] = &[$(Key {
+            name: $name,
+            default: $default,
+            doc: concat!($($doc),+),
+            kind: <$type as Value>::kind,
+            set: |settings, text| Ok(settings.$field = <$type as Value>::parse(text)?),
+            show: |settings| Value::show(&settings.$field),
+        },)*];
+
+        impl Settings {
+            /// All defaults.
+            pub fn new(app: impl Into<String>) -> Self {
+                Settings {
+                    app: app.into(),
+                    $($field: <$type as Value>::parse($default).expect(concat!("the default of `", $name, "` can be read")),)*
+                    kafka: BTreeMap::new(),
+                    topics: BTreeMap::new(),
+                    origins: BTreeMap::new(),
+                    warnings: Vec::new(),
+                }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Where the log lives: on Kafka, or in the memory of this process to try things out.
+    broker: BrokerKind = "broker", "kafka";
+    /// Kafka's addresses, `host:port`, separated by commas.
+    bootstrap_servers: String = "bootstrap.servers", "localhost:9092";
+    /// The folder of the local state. One process at a time holds it.
+    state_dir: PathBuf = "state.dir", "state";
+    /// What a crash may do to the results.
+    guarantee: Guarantee = "guarantee", "exactly-once";
+    /// How processes share the partitions. `consumer` is KIP-848 and needs Kafka 4.0.
+    group_protocol: GroupProtocol = "group.protocol", "classic";
+    /// The longest time that a batch gathers inputs before it is committed.
+    commit_interval: Duration = "commit.interval", "100ms";
+    /// The most inputs in one transaction.
+    batch_max_records: usize = "batch.max.records", "10000";
+    /// Which headers outputs carry: those of a valid CloudEvent, or only what the engine needs.
+    headers: HeaderStyle = "headers", "full";
+    /// How long a command's id is remembered, counted in the commands' own timestamps: the same id again within this time gives no second outcome.
+    command_memory: Duration = "command.memory", "24h";
+    /// When the newest state of changed aggregates goes to the changelog topic.
+    changelog: Changelog = "changelog", "each-commit";
+    /// The largest command that is taken, in bytes of key, value and headers. A larger one goes to the dead letters.
+    max_command_bytes: u64 = "max.command.bytes", "1MiB";
+    /// The most decoded states that are kept in memory, per partition.
+    cache_entries: usize = "cache.entries", "100000";
+    /// The local store's cache of blocks read from disk, for all components together.
+    store_cache_bytes: u64 = "store.cache.bytes", "64MiB";
+    /// How long a process may be silent before its partitions go to others.
+    session_timeout: Duration = "session.timeout", "10s";
+    /// How long the loop may take between two reads before its partitions go to others.
+    max_poll_interval: Duration = "max.poll.interval", "5m";
+    /// How long a transaction may be open before the broker aborts it.
+    transaction_timeout: Duration = "transaction.timeout", "10s";
+    /// Whether missing topics are created at the start or refused. Wrong ones are always refused.
+    topics_create: TopicCreation = "topics.create", "auto";
+    /// The number of partitions of topics that are created.
+    partitions: i32 = "partitions", "4";
+    /// The number of replicas of topics that are created; -1: the broker's default.
+    replication_factor: i16 = "replication.factor", "-1";
+    /// How long a shutdown may take to settle what is in flight before the process ends all the same.
+    shutdown_timeout: Duration = "shutdown.timeout", "10s";
+    /// What is logged: a filter of tracing-subscriber, such as `info,es_core=debug`.
+    log: String = "log", "info";
+}
+
+/// One line of [`Settings::entries`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Its value, or `(secret)`.
+    pub value: String,
+    /// Where the value comes from.
+    pub origin: Origin,
+}
+
+impl Settings {
+    /// Sets a key, of the table, of a component's topic (`account.topics.events`) or of librdkafka (`kafka.…`), from text.
+    ///
+    /// # Errors
+    /// When the key is unknown or the value cannot be read. The names of topics are checked when the application starts.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), SettingError> {
+        self.assign(key, value, Origin::Code)
+    }
+
+    /// All settings with their values and origins, in the order of [`KEYS`]; secrets are hidden.
+    pub fn entries(&self) -> Vec<Entry> {
+        let known = KEYS.iter().map(|key| (key.name.to_owned(), (key.show)(self), self.origin(key)));
+        let named = |(key, value): (&String, &String)| (key.clone(), value.clone(), self.origins.get(key).cloned().unwrap_or(Origin::Code));
+        let kafka = self.kafka.iter().map(|(key, value)| {
+            let key = format!("kafka.{key}");
+            let origin = self.origins.get(&key).cloned().unwrap_or(Origin::Code);
+            (key, value.clone(), origin)
+        });
+        let all = known.chain(self.topics.iter().map(named)).chain(kafka);
+        all.map(|(key, value, origin)| Entry { value: if is_secret(&key) { "(secret)".into() } else { value }, key, origin }).collect()
+    }
+
+    /// What was found beside the settings and is not refused, such as an unknown `ES_…` variable.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// A component with its topics as these settings name them, and without a changelog where none is wanted.
+    pub(crate) fn topology(&self, mut component: Topology) -> Topology {
+        for role in Role::ALL {
+            if let Some(name) = self.topics.get(&topic_key(&component, role)) {
+                component.set_topic(role, name);
+            }
+        }
+        if self.changelog == Changelog::Off {
+            component.remove_topic(Role::Changelog);
+        }
+        component
+    }
+
+    fn origin(&self, key: &Key) -> Origin {
+        let untouched = || if (key.show)(self) == (key.show)(&Settings::new("")) { Origin::Default } else { Origin::Code };
+        self.origins.get(key.name).cloned().unwrap_or_else(untouched)
+    }
+
+    fn assign(&mut self, key: &str, value: &str, origin: Origin) -> Result<(), SettingError> {
+        let result = if let Some(known) = KEYS.iter().find(|k| k.name == key) {
+            (known.set)(self, value)
+        } else if let Some(name) = key.strip_prefix("kafka.") {
+            passthrough::check(name, value).map(|()| drop(self.kafka.insert(name.to_owned(), value.to_owned())))
+        } else if key.contains(".topics.") {
+            topic_name(value).map(|()| drop(self.topics.insert(key.to_owned(), value.to_owned())))
+        } else {
+            Err(format!("there is no such setting{}", did_you_mean(key, KEYS.iter().map(|k| k.name))))
+        };
+        match result {
+            Ok(()) => {
+                self.origins.insert(key.to_owned(), origin);
+                Ok(())
+            }
+            Err(message) => Err(SettingError { key: key.to_owned(), origin, message }),
+        }
+    }
+
+    /// Checks what one key alone cannot tell: whether the components have the topics that are named, and values go with each other.
+    pub(crate) fn check(&self, components: &[Topology]) -> Result<(), SettingsError> {
+        let mut wrong = Vec::new();
+        let mut refuse = |key: &str, message: String| {
+            let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+            wrong.push(SettingError { key: key.to_owned(), origin, message });
+        };
+        let known: Vec<String> = topic_keys(components).collect();
+        for key in self.topics.keys().filter(|key| !known.contains(key)) {
+            refuse(key, format!("there is no such topic{}", did_you_mean(key, known.iter().map(String::as_str))));
+        }
+        for server in self.bootstrap_servers.split(',').map(str::trim) {
+            let port = server.rsplit_once(':').map(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+            if port != Some(true) {
+                refuse("bootstrap.servers", format!("`{server}` is not an address: write `host:port`, and commas between several"));
+            }
+        }
+        if self.commit_interval >= self.transaction_timeout {
+            refuse(
+                "commit.interval",
+                format!(
+                    "{} is not below `transaction.timeout` ({}): the broker would abort every transaction",
+                    self.commit_interval.show(),
+                    self.transaction_timeout.show()
+                ),
+            );
+        }
+        if self.max_poll_interval < self.session_timeout {
+            refuse("max.poll.interval", format!("must not be below `session.timeout` ({})", self.session_timeout.show()));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(SettingsError(wrong)) }
+    }
+}
+
+/// Shows what [`Settings::entries`] shows, so that secrets reach no log.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        map.entry(&"app", &self.app);
+        map.entries(self.entries().iter().map(|e| (&e.key, &e.value))).finish()
+    }
+}
+
+/// Kafka's rule for the names of topics.
+fn topic_name(name: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.len() > 249 || name == "." || name == ".." || !name.chars().all(legal) {
+        return Err(format!("`{name}` is not a name for a topic: at most 249 of a–z, A–Z, 0–9, `.`, `_` and `-`"));
+    }
+    Ok(())
+}
+
+/// A hint for what was probably meant, or nothing.
+fn did_you_mean<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let scored = known.into_iter().map(|k| (strsim::jaro_winkler(text, k), k));
+    match scored.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((score, best)) if score > 0.85 => format!(": did you mean `{best}`?"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::account;
+
+    #[test]
+    fn secrets_are_in_neither_debug_nor_entries() {
+        let mut settings = Settings::new("bank");
+        settings.set("kafka.sasl.password", "hunter2").unwrap();
+        settings.set("kafka.sasl.username", "ada").unwrap();
+        let shown = format!("{settings:?} {:?}", settings.entries());
+        assert!(!shown.contains("hunter2") && shown.contains("(secret)") && shown.contains("ada"), "{shown}");
+        assert_eq!(settings.kafka["sasl.password"], "hunter2", "it is hidden, not lost");
+    }
+
+    #[test]
+    fn a_field_that_was_set_by_hand_says_so() {
+        let mut settings = Settings::new("bank");
+        settings.partitions = 12;
+        let origin = |s: &Settings, key: &str| s.entries().into_iter().find(|e| e.key == key).unwrap().origin;
+        assert_eq!(origin(&settings, "partitions"), Origin::Code);
+        assert_eq!(origin(&settings, "guarantee"), Origin::Default);
+    }
+
+    #[test]
+    fn names_of_topics_follow_kafkas_rule() {
+        let mut settings = Settings::new("bank");
+        assert!(settings.set("account.topics.events", "no spaces").is_err());
+        assert!(settings.set("account.topics.events", &"x".repeat(250)).is_err());
+        settings.set("account.topics.events", "bank.account_events-1").unwrap();
+        assert_eq!(settings.topology(account("bank")).topic(Role::Events), Some("bank.account_events-1"));
+        settings.changelog = Changelog::Off;
+        assert_eq!(settings.topology(account("bank")).topic(Role::Changelog), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! A component's store, read from beside the engine.
+
+use crate::connection::Connection;
+use crate::settings::Settings;
+use es_core::Aggregate;
+use es_core::broker::TopicInfo;
+use es_core::state_store::{StateStore, StoreError, StoreSnapshot};
+use es_core::task::entry::Entry;
+use es_core::task::layout::{self, Identity, Position};
+use es_core::topology::{Kind, Topology};
+use es_store::{StoreFolder, StoreOptions};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// What is kept of a component on this machine.
+pub(super) struct Stored {
+    tasks: BTreeMap<i32, Task>,
+    /// Why there is nothing, where that is so.
+    pub(super) absent: Option<String>,
+    /// Keeps the folder locked while it is read.
+    _folder: Option<StoreFolder>,
+}
+
+/// What is kept of one partition.
+pub(super) struct Task {
+    snapshot: Box<dyn StoreSnapshot>,
+    /// What it reflects.
+    pub(super) position: Position,
+    /// The next offset of the events topic.
+    pub(super) events: i64,
+}
+
+impl Stored {
+    /// Opens the store, where it is there, free, and of this log.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn open(settings: &Settings, connection: &Connection, topology: &Topology, events: &TopicInfo) -> Result<Self, StoreError> {
+        match connection {
+            Connection::Kafka => {
+                let folder = match StoreFolder::open_existing(&settings.state_dir, StoreOptions::default()) {
+                    Ok(folder) => folder,
+                    Err(error @ (StoreError::Locked(_) | StoreError::Failed(_))) => return Ok(Self::none(error.to_string())),
+                    Err(error) => return Err(error),
+                };
+                let store = folder.component(&topology.store())?;
+                let tasks = store.stored_tasks();
+                Ok(Stored { _folder: Some(folder), ..Self::read(store, tasks, topology, events)? })
+            }
+            #[cfg(feature = "embedded")]
+            Connection::Embedded(embedded) => {
+                Self::read(embedded.store(&topology.store()), (0..events.partitions).collect(), topology, events)
+            }
+        }
+    }
+
+    /// What is kept of a partition.
+    pub(super) fn task(&self, partition: i32) -> Option<&Task> {
+        self.tasks.get(&partition)
+    }
+
+    fn none(why: String) -> Self {
+        Stored { tasks: BTreeMap::new(), absent: Some(why), _folder: None }
+    }
+
+    fn read<S: StateStore>(mut store: S, tasks: Vec<i32>, topology: &Topology, events: &TopicInfo) -> Result<Self, StoreError> {
+        let mut found = BTreeMap::new();
+        for task in tasks {
+            if let Err(error) = store.open(task) {
+                return Ok(Self::none(error.to_string()));
+            }
+            let snapshot: Box<dyn StoreSnapshot> = Box::new(store.snapshot(task)?);
+            let restoring = snapshot.get(layout::RESTORING)?.is_some();
+            let identity = value::<Identity>(&*snapshot, layout::IDENTITY)?;
+            let position = value::<Position>(&*snapshot, layout::POSITION)?;
+            if let (false, Some(identity), Some(position)) = (restoring, identity, position)
+                && identity.events == events.id
+            {
+                let events = match topology.kind {
+                    Kind::Aggregate => position.events,
+                    Kind::Table => position.input,
+                };
+                found.insert(task, Task { snapshot, position, events });
+            }
+        }
+        let absent = found.is_empty().then(|| "the store holds nothing of this log".to_owned());
+        Ok(Stored { tasks: found, absent, _folder: None })
+    }
+}
+
+impl Task {
+    /// The entry of an id.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn entry<A: Aggregate>(&self, id: &str) -> Result<Option<Entry<A>>, StoreError> {
+        value(&*self.snapshot, &layout::entry_key(id))
+    }
+
+    /// The entries of ids that start so, in the order of their ids.
+    pub(super) fn entries<A: Aggregate>(&self, prefix: &str) -> impl Iterator<Item = Result<(String, Entry<A>), StoreError>> {
+        self.snapshot.prefix(&layout::entry_key(prefix)).map(|pair| {
+            let (key, bytes) = pair?;
+            let id = layout::entry_id(&key).ok_or_else(|| StoreError::Failed("an entry's key is no id".to_owned()))?;
+            Ok((id.to_owned(), decode(id, &bytes)?))
+        })
+    }
+}
+
+fn value<T: DeserializeOwned>(snapshot: &dyn StoreSnapshot, key: &[u8]) -> Result<Option<T>, StoreError> {
+    snapshot.get(key)?.map(|bytes| decode(&String::from_utf8_lossy(key), &bytes)).transpose()
+}
+
+fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    layout::read(bytes).map_err(|e| StoreError::Failed(format!("the stored value of `{}` cannot be read: {e}", what.escape_debug())))
+}

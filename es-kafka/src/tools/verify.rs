@@ -1,0 +1,351 @@
+//! Store = fold of the log = changelog.
+//!
+//! The log is folded partition by partition. The store must hold, entry by entry, what the log came to at the store's position: state,
+//! number of events, command ids. A changelog record must hold what its aggregate came to at the input that the record names; where the
+//! changelog is written with each commit, the newest record must also be of the newest state. Memory is bounded: a partition with many
+//! aggregates is gone through several times, with a share of the ids each time.
+
+use super::fold::{Folder, Step, id_of};
+use super::states::{json, unusable};
+use super::stored::{Stored, Task};
+use super::{Finding, Tool, open};
+use crate::app::AppError;
+use crate::progress::say;
+use crate::reader::Reader;
+use es_core::Aggregate;
+use es_core::aggregate::Millis;
+use es_core::record::{Place, RecordRef, Role};
+use es_core::runner::Changelog;
+use es_core::task::entry::{Entry, id_digest};
+use es_core::task::layout;
+use es_core::topology::Topology;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::ops::ControlFlow;
+
+/// The most entries that are folded at a time.
+const SHARE: usize = 1_000_000;
+/// The most differences that are shown.
+const SHOWN: usize = 10;
+
+/// What was compared, over all partitions.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+struct Counts {
+    partitions: u64,
+    events: u64,
+    aggregates: u64,
+    store_entries: u64,
+    store_partitions: u64,
+    changelog_entries: u64,
+    differences: u64,
+}
+
+/// Compares, and reports.
+pub(super) fn run<A: Aggregate>(tool: &mut Tool<'_>) -> Result<Finding, AppError> {
+    let (reader, events) = open(tool.settings, tool.connection, &tool.topology)?;
+    let stored = Stored::open(tool.settings, tool.connection, &tool.topology, &events)?;
+    if let Some(why) = &stored.absent {
+        say(format_args!("the store is not compared: {why}"));
+    }
+    let memory = i64::try_from(tool.settings.command_memory.as_millis()).unwrap_or(i64::MAX);
+    let mut verification = Verification {
+        topology: tool.topology.clone(),
+        folder: Folder::new(&tool.topology, tool.settings),
+        each_commit: tool.settings.changelog == Changelog::EachCommit,
+        memory,
+        reader,
+        counts: Counts::default(),
+        out: tool.out,
+        json: tool.json,
+    };
+    for partition in 0..events.partitions {
+        verification.partition::<A>(partition, stored.task(partition))?;
+        say(format_args!("partition {partition} of {}: {} events so far", events.partitions, verification.counts.events));
+    }
+    verification.conclude()
+}
+
+struct Verification<'a> {
+    topology: Topology,
+    folder: Folder,
+    each_commit: bool,
+    /// How long command ids are remembered, in milliseconds.
+    memory: Millis,
+    reader: Reader,
+    counts: Counts,
+    out: &'a mut dyn Write,
+    json: bool,
+}
+
+/// A share of a partition's aggregates: those whose digest has this remainder.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    number: u128,
+    of: u128,
+}
+
+impl Share {
+    fn holds(self, id: &str) -> bool {
+        self.of == 1 || id_digest(id) % self.of == self.number
+    }
+}
+
+/// What a share of one partition comes to while its log is folded.
+struct Folding<A> {
+    entries: BTreeMap<String, Entry<A>>,
+    logged: BTreeMap<String, Logged<A>>,
+}
+
+/// The newest changelog record of an id.
+struct Logged<A> {
+    entry: Entry<A>,
+    /// Whether the log came to it.
+    reached: bool,
+}
+
+impl Verification<'_> {
+    fn partition<A: Aggregate>(&mut self, partition: i32, task: Option<&Task>) -> Result<(), AppError> {
+        self.counts.partitions += 1;
+        self.counts.store_partitions += u64::from(task.is_some());
+        let mut entries = 0;
+        if let Some(task) = task {
+            for pair in task.entries::<A>("") {
+                pair?;
+                entries += 1;
+            }
+        }
+        let of = 1 + (entries / SHARE) as u128;
+        for number in 0..of {
+            self.share::<A>(partition, task, Share { number, of })?;
+        }
+        Ok(())
+    }
+
+    fn share<A: Aggregate>(&mut self, partition: i32, task: Option<&Task>, share: Share) -> Result<(), AppError> {
+        let mut folding = Folding::<A> { entries: BTreeMap::new(), logged: self.changelog(partition, share)? };
+        self.counts.changelog_entries += folding.logged.len() as u64;
+        if let Some(task) = task {
+            self.outcomes(partition, share, task.position.outcomes, &mut folding)?;
+        }
+        // First up to the store's position, then the rest.
+        let compared = task.map_or(0, |t| t.events);
+        let next = self.events(partition, share, 0, Some(compared), &mut folding)?;
+        if let Some(task) = task {
+            self.compare_store(partition, share, task, &folding.entries)?;
+        }
+        self.events(partition, share, next, None, &mut folding)?;
+        self.counts.aggregates += folding.entries.len() as u64;
+        self.compare_changelog(partition, folding)
+    }
+
+    /// The newest changelog records.
+    fn changelog<A: Aggregate>(&mut self, partition: i32, share: Share) -> Result<BTreeMap<String, Logged<A>>, AppError> {
+        let mut logged = BTreeMap::new();
+        if self.topology.topic(Role::Changelog).is_none() {
+            return Ok(logged);
+        }
+        let mut wrong = None;
+        self.reader.read(Place::new(Role::Changelog, partition), 0, |record| {
+            let Some(id) = record.key.and_then(layout::entry_id).filter(|id| share.holds(id)) else { return ControlFlow::Continue(()) };
+            match record.value.map(layout::read::<Entry<A>>) {
+                None => drop(logged.remove(id)),
+                Some(Ok(entry)) => drop(logged.insert(id.to_owned(), Logged { entry, reached: false })),
+                Some(Err(why)) => {
+                    wrong = Some(AppError::Log(format!("changelog[{partition}] offset {}: `{id}` cannot be read: {why}", record.offset)));
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        wrong.map_or(Ok(logged), Err)
+    }
+
+    /// Command ids that left only an outcome, up to the store's position.
+    fn outcomes<A: Aggregate>(&mut self, partition: i32, share: Share, to: i64, folding: &mut Folding<A>) -> Result<(), AppError> {
+        if self.topology.topic(Role::Outcomes).is_none() {
+            return Ok(());
+        }
+        let (folder, mut wrong) = (self.folder, None);
+        self.reader.read(Place::new(Role::Outcomes, partition), 0, |record| {
+            if record.offset >= to {
+                return ControlFlow::Break(());
+            }
+            let folded = id_of(record).and_then(|id| match share.holds(id) {
+                true => folder.outcome(folding.entries.entry(id.to_owned()).or_default(), record),
+                false => Ok(()),
+            });
+            on_error(folded, &mut wrong, |why| AppError::Log(format!("outcomes[{partition}] offset {}: {why}", record.offset)))
+        })?;
+        wrong.map_or(Ok(()), Err)
+    }
+
+    /// Folds events, up to an offset or the end. Returns where it stopped.
+    fn events<A: Aggregate>(
+        &mut self,
+        partition: i32,
+        share: Share,
+        from: i64,
+        to: Option<i64>,
+        folding: &mut Folding<A>,
+    ) -> Result<i64, AppError> {
+        let (folder, topology, mut wrong, mut events) = (self.folder, self.topology.clone(), None, 0);
+        let mut next = from;
+        if to.is_some_and(|to| to <= from) {
+            return Ok(from);
+        }
+        let end = self.reader.read(Place::new(Role::Events, partition), from, |record| {
+            if to.is_some_and(|to| record.offset >= to) {
+                return ControlFlow::Break(());
+            }
+            next = record.offset + 1;
+            events += u64::from(share.number == 0);
+            let folded = fold(folder, share, record, folding);
+            on_error(folded, &mut wrong, |why| unusable(&topology, partition, record.offset, why))
+        })?;
+        self.counts.events += events;
+        wrong.map_or(Ok(if to.is_some() { next } else { end }), Err)
+    }
+
+    fn compare_store<A: Aggregate>(
+        &mut self,
+        partition: i32,
+        share: Share,
+        task: &Task,
+        folded: &BTreeMap<String, Entry<A>>,
+    ) -> Result<(), AppError> {
+        let horizon = task.position.stream_time.saturating_sub(self.memory);
+        let mut held = 0;
+        for pair in task.entries::<A>("") {
+            let (id, stored) = pair?;
+            if !share.holds(&id) {
+                continue;
+            }
+            held += 1;
+            match folded.get(&id) {
+                // Outcomes may be gone from the log while the entry that they left is still there: it says nothing then.
+                None if stored.sequence == 0 => {}
+                None => self.differ(partition, &id, "the store holds it, the log does not", None)?,
+                Some(entry) => {
+                    if let Some(what) = unlike(&stored, entry, Some(horizon))? {
+                        self.differ(partition, &id, "store and fold of the log differ", Some(what))?;
+                    }
+                }
+            }
+        }
+        self.counts.store_entries += held;
+        for (id, entry) in folded {
+            if entry.sequence > 0 && task.entry::<A>(id)?.is_none() {
+                self.differ(partition, id, "the log holds it, the store does not", None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_changelog<A: Aggregate>(&mut self, partition: i32, folding: Folding<A>) -> Result<(), AppError> {
+        for (id, logged) in &folding.logged {
+            // An aggregate that has left only outcomes has no state to compare.
+            if !logged.reached && logged.entry.sequence > 0 {
+                self.differ(partition, id, "the log never came to what the changelog holds", None)?;
+            }
+        }
+        if !self.each_commit {
+            return Ok(());
+        }
+        for (id, entry) in folding.entries.iter().filter(|(_, entry)| entry.sequence > 0) {
+            match folding.logged.get(id) {
+                None => self.differ(partition, id, "the log holds it, the changelog does not", None)?,
+                Some(logged) if logged.reached && logged.entry.events_through != entry.events_through => {
+                    self.differ(partition, id, "the changelog does not hold the newest state", None)?;
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn differ(&mut self, partition: i32, id: &str, why: &str, what: Option<String>) -> Result<(), AppError> {
+        self.counts.differences += 1;
+        if self.counts.differences as usize > SHOWN {
+            return Ok(());
+        }
+        if self.json {
+            writeln!(self.out, "{}", serde_json::json!({ "partition": partition, "id": id, "difference": why, "details": what }))?;
+        } else {
+            writeln!(self.out, "partition {partition}, `{id}`: {why}{}", what.map(|w| format!(": {w}")).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn conclude(self) -> Result<Finding, AppError> {
+        let counts = self.counts;
+        if self.json {
+            writeln!(self.out, "{}", serde_json::to_value(counts).map_err(std::io::Error::from)?)?;
+        } else {
+            let Counts { partitions, events, aggregates, store_entries, store_partitions, changelog_entries, differences } = counts;
+            writeln!(self.out, "log: {events} events of {aggregates} aggregates in {partitions} partitions")?;
+            writeln!(self.out, "store: {store_entries} entries in {store_partitions} partitions")?;
+            writeln!(self.out, "changelog: {changelog_entries} entries")?;
+            match differences {
+                0 => writeln!(self.out, "no difference")?,
+                n => writeln!(self.out, "{n} differences, of which the first {} are above", n.min(SHOWN as u64))?,
+            }
+        }
+        Ok(if counts.differences == 0 { Finding::Found } else { Finding::Difference })
+    }
+}
+
+/// Folds one event, and compares with the changelog's record once the aggregate has come to it.
+fn fold<A: Aggregate>(folder: Folder, share: Share, record: &RecordRef<'_>, folding: &mut Folding<A>) -> Result<(), String> {
+    let id = id_of(record)?;
+    if !share.holds(id) {
+        return Ok(());
+    }
+    let entry = folding.entries.entry(id.to_owned()).or_default();
+    if folder.event(entry, record)? == Step::Changed
+        && let Some(logged) = folding.logged.get_mut(id)
+        && logged.entry.events_through == entry.events_through
+    {
+        logged.reached = unlike(&logged.entry, entry, None).map_err(|e| e.to_string())?.is_none();
+    }
+    Ok(())
+}
+
+/// What two entries of one id differ in. Command ids are compared where a horizon is given, and only younger ones.
+fn unlike<A: Aggregate>(one: &Entry<A>, two: &Entry<A>, horizon: Option<Millis>) -> Result<Option<String>, AppError> {
+    if one.sequence != two.sequence {
+        return Ok(Some(format!("{} events and {} events", one.sequence, two.sequence)));
+    }
+    if one.events_through != two.events_through {
+        return Ok(Some(format!("events of inputs up to {} and up to {}", one.events_through, two.events_through)));
+    }
+    // A map may be written in another order, so unequal bytes are no proof; as JSON its keys are in order.
+    let bytes = |entry: &Entry<A>| {
+        let mut out = Vec::new();
+        layout::write(&entry.state, &mut out).map(|()| out).map_err(|e| AppError::Log(format!("a state cannot be written: {e}")))
+    };
+    if bytes(one)? != bytes(two)? {
+        let (one, two) = (json(&one.state)?, json(&two.state)?);
+        if one != two {
+            return Ok(Some(format!("{one} and {two}")));
+        }
+    }
+    if let Some(horizon) = horizon {
+        let ids = |entry: &Entry<A>| entry.memory.iter().filter(|m| m.time >= horizon).copied().collect::<Vec<_>>();
+        let (one, two) = (ids(one), ids(two));
+        if one != two {
+            return Ok(Some(format!("{} and {} command ids that are remembered", one.len(), two.len())));
+        }
+    }
+    Ok(None)
+}
+
+/// Goes on, or keeps the error and stops.
+fn on_error(folded: Result<(), String>, wrong: &mut Option<AppError>, error: impl FnOnce(String) -> AppError) -> ControlFlow<()> {
+    match folded {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(why) => {
+            *wrong = Some(error(why));
+            ControlFlow::Break(())
+        }
+    }
+}
