@@ -3,15 +3,15 @@
 use crate::component::{self, Component};
 use crate::connection::Connection;
 use crate::running::Running;
-use crate::settings::{Settings, SettingsError, Sources};
+use crate::settings::{Settings, SettingsError};
+use crate::tools;
 use crate::topics::TopicsError;
 use es_core::broker::BrokerError;
-use es_core::record::Role;
 use es_core::runner::RunnerError;
 use es_core::state_store::StoreError;
 use es_core::task::BadRows;
 use es_core::topology::Topology;
-use es_core::{Aggregate, Decide};
+use es_core::{Aggregate, Decide, Envelope};
 use std::sync::{Arc, OnceLock};
 
 /// An application: aggregates and tables, run together by one process.
@@ -191,6 +191,25 @@ impl App {
         Running::start(self.settings()?, &self.components()?, self.connection()?)
     }
 
+    /// Calls `each` with every aggregate of `A` and its newest state, partition by partition in the order of the ids: from the local store and
+    /// what the log has had since, or from the log alone where another process holds the store. Also while the application runs.
+    ///
+    /// # Errors
+    /// When `A` is none of the application's components, or log or store cannot be read.
+    pub fn each_state<A: Aggregate>(&self, each: impl FnMut(&str, &A)) -> Result<(), AppError> {
+        let (topology, _) = self.component(Some(A::NAME))?;
+        tools::each_state(self.settings()?, self.connection()?, &topology, each)
+    }
+
+    /// Calls `each` with every committed event of `A`, partition by partition in the order of the log.
+    ///
+    /// # Errors
+    /// When `A` is none of the application's components, the log cannot be read, or a record is no event of `A`.
+    pub fn each_event<A: Aggregate>(&self, each: impl FnMut(&Envelope<A::Event>)) -> Result<(), AppError> {
+        let (topology, _) = self.component(Some(A::NAME))?;
+        tools::each_event::<A>(self.settings()?, self.connection()?, &topology, each)
+    }
+
     /// The settings.
     ///
     /// # Errors
@@ -215,12 +234,6 @@ impl App {
     pub(crate) fn resolved(mut self, settings: Settings) -> Self {
         self.settings = Some(settings);
         self
-    }
-
-    /// Whether the settings are there already.
-    #[cfg(feature = "cli")]
-    pub(crate) fn is_resolved(&self) -> bool {
-        self.settings.is_some()
     }
 
     /// The components with their topics as the settings name them.

@@ -35,7 +35,9 @@ impl Connection {
             #[cfg(feature = "embedded")]
             BrokerKind::Embedded => Ok(Connection::Embedded(crate::embedded::Embedded::new())),
             #[cfg(not(feature = "embedded"))]
-            BrokerKind::Embedded => Err("this program was built without the embedded broker: enable the feature `embedded` of es-kafka".into()),
+            BrokerKind::Embedded => {
+                Err("this program was built without the embedded broker: enable the feature `embedded` of es-kafka".into())
+            }
         }
     }
 

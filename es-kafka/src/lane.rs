@@ -72,7 +72,13 @@ pub(crate) fn run<L: Logic>(logic: L, lane: Lane) -> Result<Stats, AppError> {
     }
 }
 
-fn drive<L: Logic, B: Broker, S: StateStore>(logic: L, broker: B, store: S, lane: &Lane, mut tick: impl FnMut()) -> Result<Stats, AppError> {
+fn drive<L: Logic, B: Broker, S: StateStore>(
+    logic: L,
+    broker: B,
+    store: S,
+    lane: &Lane,
+    mut tick: impl FnMut(),
+) -> Result<Stats, AppError> {
     let component = &lane.topology.component;
     tracing::info!(component, lane = lane.number, "started");
     let settings = engine_settings(&lane.settings);

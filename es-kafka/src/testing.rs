@@ -32,7 +32,7 @@ pub(crate) struct Account {
 }
 
 #[derive(Aggregate, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[aggregate(id = String, event = AccountEvent, version = 1)]
+#[aggregate(id = String, event = AccountEvent, version = 1, name = "balances")]
 pub(crate) struct Balances {
     #[fold(Moved => add(by))]
     pub(crate) balance: i64,

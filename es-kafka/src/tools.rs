@@ -4,6 +4,8 @@ mod fold;
 mod history;
 mod states;
 mod stored;
+#[cfg(all(test, feature = "embedded"))]
+mod tests;
 mod verify;
 
 use crate::app::AppError;
@@ -16,6 +18,7 @@ use es_core::record::Role;
 use es_core::topology::Topology;
 use std::io::Write;
 
+pub(crate) use history::each_event;
 pub(crate) use states::each_state;
 
 /// A question about one component, and where the answer goes.

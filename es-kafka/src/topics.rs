@@ -16,7 +16,7 @@ mod plan;
 mod wanted;
 
 pub use plan::{Difference, Plan, TopicPlan, TopicsError};
-pub use wanted::{Rule, WantedTopic, Want};
+pub use wanted::{Rule, Want, WantedTopic};
 
 use es_core::record::Role;
 use es_core::topology::Topology;

@@ -13,7 +13,6 @@ use es_core::record::{Place, Role};
 use es_core::task::entry::Entry;
 use es_core::topology::Topology;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::ops::ControlFlow;
 
 /// Shows one state.

@@ -187,8 +187,9 @@ impl Plan {
         if let Some(i) = earlier {
             let other = &self.topics[i];
             // Shared are one topic of dead letters, and an events topic with the tables that fold it.
-            let shared =
-                other.wanted.role == wanted.role && matches!(wanted.role, Role::DeadLetters | Role::Events) && other.wanted.key != wanted.key;
+            let shared = other.wanted.role == wanted.role
+                && matches!(wanted.role, Role::DeadLetters | Role::Events)
+                && other.wanted.key != wanted.key;
             if !shared {
                 let (name, one, two) = (&wanted.name, &other.wanted.key, &wanted.key);
                 return Err(TopicsError(format!("topic `{name}` cannot be both `{one}` and `{two}`: give one of them another name")));
