@@ -4,10 +4,9 @@ use super::ast::{EventEnum, Variant};
 use crate::errors::Errors;
 use quote::ToTokens;
 use std::collections::HashSet;
-use syn::spanned::Spanned;
 
 pub(super) fn check(event: &EventEnum, errors: &mut Errors) {
-    if event.aggregate.is_none() {
+    if event.aggregate.is_none() && !event.incomplete {
         errors.at(event.span, "`aggregate` is missing: it names the topics, as in `#[event(aggregate = \"parcel\")]`");
     }
     if event.variants.is_empty() {
@@ -20,7 +19,7 @@ pub(super) fn check(event: &EventEnum, errors: &mut Errors) {
             errors.at(variant.name.span(), format!("two events are named `{name}`: a reader could not tell them apart"));
         }
         if !structs.insert(path.clone()) {
-            errors.at(variant.event.span(), format!("two events have the struct `{path}`: each needs one of its own"));
+            errors.on(&variant.event, format!("two events have the struct `{path}`: each needs one of its own"));
         }
         check_chain(variant, errors);
         variant.payload.check_tag(&event.codec, errors);
