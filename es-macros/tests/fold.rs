@@ -50,8 +50,8 @@ struct Owner {
     limit: u32,
 }
 
-fn longer(longest: &String, event: &Opened) -> String {
-    if event.owner.len() > longest.len() { event.owner.clone() } else { longest.clone() }
+fn longer(longest: &str, event: &Opened) -> String {
+    if event.owner.len() > longest.len() { event.owner.clone() } else { longest.to_owned() }
 }
 
 fn fold(events: impl IntoIterator<Item = AccountEvent>) -> Account {

@@ -77,7 +77,7 @@ fn body(state: &State, handler: &Handler) -> TokenStream {
     let (es, event) = (state.root.private(), &handler.event);
     let event_name = event.segments.last().map(|last| last.ident.to_string()).unwrap_or_default();
     let (with, others): (Vec<_>, Vec<_>) = handler.steps.iter().enumerate().partition(|(_, step)| step.verb == Verb::With);
-    let compute = |(index, step): (usize, &Step)| compute(&es, event, &event_name, index, step);
+    let compute = |(index, step): (usize, &Step)| compute(&es, &event_name, index, step);
     let (with, others) = (with.into_iter().map(compute).collect::<TokenStream>(), others.into_iter().map(compute).collect::<TokenStream>());
     let mut seen = HashSet::new();
     let names: Vec<_> = handler.steps.iter().flat_map(|step| &step.names).filter(|name| seen.insert((*name).clone())).collect();
@@ -91,7 +91,7 @@ fn body(state: &State, handler: &Handler) -> TokenStream {
 }
 
 /// The values of a step, in variables. `with` sees the event whole, so it comes before the event is taken to pieces.
-fn compute(es: &TokenStream, event: &Path, event_name: &str, index: usize, step: &Step) -> TokenStream {
+fn compute(es: &TokenStream, event_name: &str, index: usize, step: &Step) -> TokenStream {
     let Step { field, ty, args, span, .. } = step;
     let value = value(index);
     let field_name = field.to_string();
@@ -103,15 +103,7 @@ fn compute(es: &TokenStream, event: &Path, event_name: &str, index: usize, step:
         (Verb::Add, [arg]) => in_range("checked_add", quote!(#arg)),
         (Verb::Sub, [arg]) => in_range("checked_sub", quote!(#arg)),
         (Verb::Count, _) => in_range("checked_add", quote!(1)),
-        (Verb::With, [function]) => {
-            let signature = quote!(fn(&#ty, &#event) -> #ty);
-            quote! {
-                let #value: #ty = {
-                    let function: #signature = #function;
-                    function(&self.#field, &event)
-                };
-            }
-        }
+        (Verb::With, [function]) => quote!(let #value: #ty = #function(&self.#field, &event);),
         (Verb::Set | Verb::Max | Verb::Min, [arg]) => quote!(let #value: #ty = #arg;),
         (Verb::Remove, [arg @ Expr::Reference(_)]) => quote!(let #value = #arg;),
         (Verb::Remove, [arg]) => quote!(let #value = &#arg;),

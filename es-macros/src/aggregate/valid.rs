@@ -24,7 +24,7 @@ pub(super) fn check(state: &State, errors: &mut Errors) {
         }
     }
     for step in state.handlers.iter().flat_map(|handler| &handler.steps).filter(|step| step.verb == Verb::With) {
-        for function in step.args.iter().filter(|arg| !matches!(arg, Expr::Path(_) | Expr::Closure(_))) {
+        for function in step.args.iter().filter(|arg| !matches!(arg, Expr::Path(_))) {
             errors.on(function, "`with` takes the name of a function from the field and the event, by reference, to the field's new value");
         }
     }

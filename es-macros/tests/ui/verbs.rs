@@ -22,7 +22,7 @@ pub struct Account {
     pub other: u64,
     #[fold(Opened => insert owner)]
     pub owners: Vec<String>,
-    #[fold(Opened => with(42))]
+    #[fold(Opened => with(|old, _| old))]
     pub length: u64,
 }
 
