@@ -5,6 +5,9 @@ use crate::errors::Errors;
 use quote::ToTokens;
 use std::collections::HashSet;
 
+/// Names of the prelude that a variant might well have.
+const PRELUDE: [&str; 9] = ["None", "Some", "Ok", "Err", "Option", "Result", "String", "Vec", "Box"];
+
 pub(super) fn check(event: &EventEnum, errors: &mut Errors) {
     if event.aggregate.is_none() && !event.incomplete {
         errors.at(event.span, "`aggregate` is missing: it names the topics, as in `#[event(aggregate = \"parcel\")]`");
@@ -20,6 +23,12 @@ pub(super) fn check(event: &EventEnum, errors: &mut Errors) {
         }
         if !structs.insert(path.clone()) {
             errors.on(&variant.event, format!("two events have the struct `{path}`: each needs one of its own"));
+        }
+        if let Some(generated) = variant.generated().filter(|name| PRELUDE.iter().any(|hidden| *name == hidden)) {
+            errors.at(
+                generated.span(),
+                format!("a struct `{generated}` would hide the standard one in this module: name it with `#[event(struct = …)]`"),
+            );
         }
         check_chain(variant, errors);
         variant.payload.check_tag(&event.codec, errors);

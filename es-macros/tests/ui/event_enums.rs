@@ -59,6 +59,7 @@ mod names {
         Closed,
         #[event(struct = Shut)]
         Locked,
+        Ok,
     }
 
     #[es_core::event(aggregate = "account")]
