@@ -57,6 +57,6 @@ pub trait Command: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// The error for a name that [`decode`](Command::decode) does not know.
     fn unknown_type(name: &str) -> DecodeError {
-        DecodeError::UnknownType { name: name.to_owned(), known: Self::NAMES.join(", ") }
+        DecodeError::unknown_type(name, Self::NAMES.iter().copied())
     }
 }

@@ -49,6 +49,19 @@ pub enum DecodeError {
     Untyped(CodecError),
 }
 
+impl DecodeError {
+    /// For a name that is none of `known`.
+    pub fn unknown_type<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        DecodeError::UnknownType { name: name.to_owned(), known: known.into_iter().collect::<Vec<_>>().join(", ") }
+    }
+
+    /// For a version of `of` that is not read.
+    pub fn unknown_version(of: &EventType, version: u32) -> Self {
+        let reads = of.reads.iter().chain([&of.version]).map(u32::to_string).collect::<Vec<_>>().join(", ");
+        DecodeError::UnknownVersion { name: of.name.to_owned(), version, reads }
+    }
+}
+
 /// The events of one aggregate: an enum with a name and a version per variant. Written by `#[event]`.
 pub trait Event: Clone + fmt::Debug + Send + Sync + Sized + 'static {
     /// The aggregate whose events these are; names topics.
@@ -97,23 +110,22 @@ pub trait Event: Clone + fmt::Debug + Send + Sync + Sized + 'static {
 
     /// The error for a name that [`decode`](Event::decode) does not know.
     fn unknown_type(name: &str) -> DecodeError {
-        DecodeError::UnknownType { name: name.to_owned(), known: Self::TYPES.iter().map(|t| t.name).collect::<Vec<_>>().join(", ") }
+        DecodeError::unknown_type(name, Self::TYPES.iter().map(|kind| kind.name))
     }
 
     /// The error for a version that [`decode`](Event::decode) does not know.
     fn unknown_version(of: &EventType, version: u32) -> DecodeError {
-        let reads = of.reads.iter().chain([&of.version]).map(u32::to_string).collect::<Vec<_>>().join(", ");
-        DecodeError::UnknownVersion { name: of.name.to_owned(), version, reads }
+        DecodeError::unknown_version(of, version)
     }
 }
 
-/// A struct that is one variant of the event enum `E`. Written by `#[event]`.
+/// A struct that is one variant of the event enum `E`. Written by `#[event]`, with the `From` to the enum.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event of `{E}`",
     label = "not a variant of `{E}`",
     note = "events are the structs that `#[event]` makes of the variants of `{E}`"
 )]
-pub trait VariantOf<E>: Into<E> {}
+pub trait VariantOf<E> {}
 
 /// A former version of an event that is read as the next one: every type with a `From`. `#[event(upcast(1 = …))]` asks for it.
 #[diagnostic::on_unimplemented(

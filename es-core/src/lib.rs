@@ -5,7 +5,7 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | what a user writes | [`event`], [`aggregate`], [`command`], [`codec`] |
+//! | what a user writes | [`mod@event`], [`aggregate`], [`command`], [`codec`] |
 //! | what goes over the wire | [`record`], [`envelope`], [`dead_letter`], [`partition`] |
 //! | the ports | [`broker`], [`state_store`], [`clock`] |
 //! | the engine | [`topology`], [`task`], [`runner`] |

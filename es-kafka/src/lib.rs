@@ -31,6 +31,7 @@ mod tools;
 pub mod topics;
 
 pub use app::{App, AppError, TableOptions};
+pub use es_core::__private::{AggregateEsKafka as Aggregate, CommandEsKafka as Command, event_es_kafka as event};
 pub use es_core::*;
 pub use exit::Exit;
 pub use lane::LaneStatus;

@@ -97,10 +97,10 @@ pub(crate) fn once<T>(
     key: &Ident,
     input: ParseStream<'_>,
     errors: &mut Errors,
-    value: impl FnOnce(ParseStream<'_>) -> syn::Result<T>,
+    value: impl FnOnce(ParseStream<'_>, &mut Errors) -> syn::Result<T>,
 ) -> syn::Result<()> {
     input.parse::<Token![=]>()?;
-    let value = value(input)?;
+    let value = value(input, errors)?;
     if slot.is_some() {
         errors.at(key.span(), format!("`{key}` is given twice"));
     }
@@ -109,24 +109,22 @@ pub(crate) fn once<T>(
 }
 
 /// A name on the wire: a string that is not empty.
-pub(crate) fn name(input: ParseStream<'_>) -> syn::Result<LitStr> {
+pub(crate) fn name(input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<LitStr> {
     let name: LitStr = input.parse()?;
-    match name.value().is_empty() {
-        true => Err(syn::Error::new(name.span(), "the name is empty")),
-        false => Ok(name),
+    if name.value().is_empty() {
+        errors.at(name.span(), "the name is empty");
     }
+    Ok(name)
 }
 
 /// The name of an aggregate: a part of the names of Kafka topics, so made of what Kafka allows in them.
-pub(crate) fn topic_name(input: ParseStream<'_>) -> syn::Result<LitStr> {
-    let name = name(input)?;
-    match name.value().chars().find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c))) {
-        Some(wrong) => {
-            let message = format!("`{wrong}` cannot be in the name of a Kafka topic: letters, digits, `.`, `_` and `-` can");
-            Err(syn::Error::new(name.span(), message))
-        }
-        None => Ok(name),
+pub(crate) fn topic_name(input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<LitStr> {
+    let name = name(input, errors)?;
+    if let Some(wrong) = name.value().chars().find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c))) {
+        let message = format!("`{wrong}` cannot be in the name of a Kafka topic: letters, digits, `.`, `_` and `-` can");
+        errors.at(name.span(), message);
     }
+    Ok(name)
 }
 
 /// The error for a word that is none of `known`.
@@ -135,7 +133,7 @@ pub(crate) fn unknown(what: &str, word: &Ident, known: &[&str]) -> syn::Error {
     let near = known.iter().map(|k| (distance(&name, k), k)).min().filter(|(distance, k)| *distance <= 1 + k.len() / 4);
     let hint = match near {
         Some((_, near)) => format!("did you mean `{near}`?"),
-        None => format!("there is {}", known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")),
+        None => format!("known are {}", known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")),
     };
     syn::Error::new(word.span(), format!("unknown {what} `{name}`: {hint}"))
 }

@@ -1,6 +1,7 @@
 //! All that is wrong with an input, so that it is told at once.
 
 use proc_macro2::{Span, TokenStream};
+use quote::ToTokens;
 use std::fmt::Display;
 
 /// Collects errors; each stands on the token at fault.
@@ -12,6 +13,11 @@ impl Errors {
         self.push(syn::Error::new(span, message));
     }
 
+    /// From the first to the last of `tokens`.
+    pub(crate) fn on(&mut self, tokens: impl ToTokens, message: impl Display) {
+        self.push(syn::Error::new_spanned(tokens, message));
+    }
+
     pub(crate) fn push(&mut self, error: syn::Error) {
         match &mut self.0 {
             Some(all) => all.combine(error),
@@ -21,6 +27,11 @@ impl Errors {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// How many there are so far.
+    pub(crate) fn count(&self) -> usize {
+        self.0.as_ref().map_or(0, |error| error.into_iter().count())
     }
 
     /// One `compile_error!` per error.

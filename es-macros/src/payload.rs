@@ -49,8 +49,8 @@ impl Payload {
                 Some(path) => Shape::Wraps(path),
                 None => {
                     let ident = &variant.ident;
-                    errors.at(
-                        fields.span(),
+                    errors.on(
+                        fields,
                         format!(
                             "a tuple variant has no names for its fields, and they are stored by name: write `{ident} {{ … }}`, or wrap a \
                              struct of yours, `{ident}({ident})`"
@@ -183,7 +183,7 @@ pub(crate) fn rename_all_fields(attrs: &[Attribute], errors: &mut Errors) -> Opt
 /// Refuses type parameters, lifetimes and constants.
 pub(crate) fn refuse_generics(generics: &Generics, what: &str, errors: &mut Errors) {
     if !generics.params.is_empty() {
-        errors.at(generics.span(), format!("{what} cannot be generic: what is stored has one known type"));
+        errors.on(generics, format!("{what} cannot be generic: what is stored has one known type"));
     }
 }
 
@@ -209,11 +209,11 @@ fn serde_word(attrs: &[Attribute], allowed: &str, errors: &mut Errors) -> Option
             let word: Meta = input.parse()?;
             if !word.path().is_ident(allowed) {
                 let message = format!(
-                    "serde's `{}` has no effect here: the macro names and tags variants itself (of serde's attributes, `{allowed}` and those on \
-                     fields count)",
+                    "serde's `{}` has no effect here: the name on the wire is `name = \"…\"` in the macro's own attribute, and the tag is \
+                     `type` (of serde's attributes, `{allowed}` and those on fields count)",
                     word.path().to_token_stream()
                 );
-                errors.at(word.path().span(), message);
+                errors.on(word.path(), message);
                 return Ok(());
             }
             found = Some(match word {

@@ -7,7 +7,6 @@ use crate::errors::Errors;
 use crate::payload::refuse_generics;
 use proc_macro2::{Ident, Span};
 use quote::ToTokens;
-use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Expr, Fields, LitStr, Path, Type};
 
 pub(super) struct State {
@@ -20,6 +19,8 @@ pub(super) struct State {
     pub(super) version: u32,
     pub(super) name: Option<LitStr>,
     pub(super) ignores: Vec<Path>,
+    /// Some settings could not be read.
+    pub(super) incomplete: bool,
     /// One per event that a field names, in the order of their first mention.
     pub(super) handlers: Vec<Handler>,
 }
@@ -43,7 +44,7 @@ pub(super) struct Step {
 
 impl State {
     pub(super) fn read(input: &DeriveInput, root: Root, errors: &mut Errors) -> Self {
-        let StateAttr { root: given, id, event, version, name, ignores } = StateAttr::read(&input.attrs, errors);
+        let StateAttr { root: given, id, event, version, name, ignores, incomplete } = StateAttr::read(&input.attrs, errors);
         refuse_generics(&input.generics, "an aggregate's state", errors);
         let mut state = State {
             ident: input.ident.clone(),
@@ -54,12 +55,13 @@ impl State {
             version: version.unwrap_or(1),
             name,
             ignores,
+            incomplete,
             handlers: Vec::new(),
         };
         match &input.data {
             Data::Struct(data) => data.fields.iter().for_each(|field| state.read_field(field, errors)),
             Data::Enum(data) => data.variants.iter().for_each(|variant| refuse_folds(&variant.attrs, &variant.fields, errors)),
-            Data::Union(data) => errors.at(data.union_token.span(), "a state is a struct, or an enum whose folds are all written by hand"),
+            Data::Union(data) => errors.at(data.union_token.span, "a state is a struct, or an enum whose folds are all written by hand"),
         }
         state
     }
@@ -69,12 +71,12 @@ impl State {
             let handler = self.handler(event.clone());
             let Some(Action { verb, span, args }) = action else { continue };
             let Some(ident) = &field.ident else {
-                errors.at(event.span(), "a verb needs a field with a name, to tell of it: write the state as `struct … { name: … }`");
+                errors.on(&event, "a verb needs a field with a name, to tell of it: write the state as `struct … { name: … }`");
                 continue;
             };
             if handler.steps.iter().any(|step| step.field == *ident) {
                 let event_name = event.to_token_stream();
-                errors.at(event.span(), format!("`{ident}` has a verb for `{event_name}` already"));
+                errors.on(&event, format!("`{ident}` has a verb for `{event_name}` already"));
                 continue;
             }
             let names = match verb {

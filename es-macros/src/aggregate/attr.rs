@@ -5,7 +5,6 @@ use crate::errors::Errors;
 use proc_macro2::{Ident, Span};
 use syn::parse::ParseStream;
 use syn::punctuated::Punctuated;
-use syn::spanned::Spanned;
 use syn::{Attribute, Expr, LitInt, LitStr, Path, Token, Type};
 
 /// `#[aggregate(id = String, event = ParcelEvent, version = 1, name = "…", ignores(Closed), crate = es)]`.
@@ -17,6 +16,8 @@ pub(super) struct StateAttr {
     pub(super) version: Option<u32>,
     pub(super) name: Option<LitStr>,
     pub(super) ignores: Vec<Path>,
+    /// Some of it could not be read: what is not there need not be missing.
+    pub(super) incomplete: bool,
 }
 
 /// `Deposited => add(amount)`.
@@ -50,23 +51,25 @@ pub(super) enum Verb {
 impl StateAttr {
     pub(super) fn read(attrs: &[Attribute], errors: &mut Errors) -> Self {
         let mut this = StateAttr::default();
+        let before = errors.count();
         for attr in attrs.iter().filter(|attr| attr.path().is_ident("aggregate")) {
             list(attr, errors, |input, errors| {
                 let word = key(input)?;
                 match word.to_string().as_str() {
-                    "id" => once(&mut this.id, &word, input, errors, |input| input.parse()),
-                    "event" => once(&mut this.event, &word, input, errors, |input| input.parse()),
-                    "version" => once(&mut this.version, &word, input, errors, |input| input.parse::<LitInt>()?.base10_parse()),
+                    "id" => once(&mut this.id, &word, input, errors, |input, _| input.parse()),
+                    "event" => once(&mut this.event, &word, input, errors, |input, _| input.parse()),
+                    "version" => once(&mut this.version, &word, input, errors, |input, _| input.parse::<LitInt>()?.base10_parse()),
                     "name" => once(&mut this.name, &word, input, errors, topic_name),
                     "ignores" => parenthesized(input, errors, |input, _| {
                         this.ignores.push(input.parse()?);
                         Ok(())
                     }),
-                    "crate" => once(&mut this.root, &word, input, errors, |input| Ok(Root::path(&input.call(Path::parse_mod_style)?))),
+                    "crate" => once(&mut this.root, &word, input, errors, |input, _| Ok(Root::path(&input.call(Path::parse_mod_style)?))),
                     _ => Err(unknown("setting", &word, &["id", "event", "version", "name", "ignores", "crate"])),
                 }
             });
         }
+        this.incomplete = errors.count() > before;
         this
     }
 }
@@ -79,7 +82,7 @@ impl Rule {
             list(attr, errors, |input, _| {
                 let event: Path = input.parse()?;
                 if !input.peek(Token![=>]) {
-                    return Err(syn::Error::new(event.span(), "which event does what? Write `#[fold(Event => verb(…))]`"));
+                    return Err(syn::Error::new_spanned(&event, "which event does what? Write `#[fold(Event => verb(…))]`"));
                 }
                 input.parse::<Token![=>]>()?;
                 let (action, result) = match Action::read(input) {

@@ -6,8 +6,8 @@ use crate::attr::alike;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use std::collections::HashSet;
-use syn::Path;
 use syn::spanned::Spanned;
+use syn::{Expr, Path};
 
 /// Everything. `valid`: no error was told; otherwise folds have no bodies, and are there only so that no further errors follow.
 pub(super) fn expand(state: &State, valid: bool) -> TokenStream {
@@ -20,8 +20,11 @@ pub(super) fn expand(state: &State, valid: bool) -> TokenStream {
         };
         fold_impl(state, &handler.event, &body)
     });
-    let ignored = state.ignores.iter().filter(|ignored| state.handlers.iter().all(|handler| !alike(&handler.event, ignored)));
-    let ignored = ignored.map(|event| fold_impl(state, event, &TokenStream::new()));
+    let ignored = state.ignores.iter().enumerate().filter(|(index, ignored)| {
+        let mut before = state.handlers.iter().map(|handler| &handler.event).chain(&state.ignores[..*index]);
+        !before.any(|event| alike(event, ignored))
+    });
+    let ignored = ignored.map(|(_, event)| fold_impl(state, event, &TokenStream::new()));
     quote!(#aggregate #(#handlers)* #(#ignored)*)
 }
 
@@ -55,17 +58,17 @@ fn aggregate_impl(state: &State, event: &Path) -> TokenStream {
 /// First and last token stand on the event's name in the attribute, so that a clash with a fold by hand shows both places.
 fn fold_impl(state: &State, event: &Path, body: &TokenStream) -> TokenStream {
     let es = state.root.private();
-    let span = event.span().resolved_at(Span::call_site());
+    let (state_name, span) = (&state.ident, event.span().resolved_at(Span::call_site()));
     let first = quote_spanned!(span=> impl);
-    let last = Ident::new(&state.ident.to_string(), state.ident.span().located_at(event.span()));
+    let last = quote_spanned!(span=> {
+        #[allow(unused_variables)]
+        fn fold(&mut self, event: #event) {
+            #body
+        }
+    });
     quote! {
         #[automatically_derived]
-        #first #es::Fold<#event> for #last {
-            #[allow(unused_variables)]
-            fn fold(&mut self, event: #event) {
-                #body
-            }
-        }
+        #first #es::Fold<#event> for #state_name #last
     }
 }
 
@@ -74,21 +77,21 @@ fn body(state: &State, handler: &Handler) -> TokenStream {
     let (es, event) = (state.root.private(), &handler.event);
     let event_name = event.segments.last().map(|last| last.ident.to_string()).unwrap_or_default();
     let (with, others): (Vec<_>, Vec<_>) = handler.steps.iter().enumerate().partition(|(_, step)| step.verb == Verb::With);
-    let compute = |(index, step): (usize, &Step)| compute(&es, event, &event_name, index, step);
+    let compute = |(index, step): (usize, &Step)| compute(&es, &event_name, index, step);
     let (with, others) = (with.into_iter().map(compute).collect::<TokenStream>(), others.into_iter().map(compute).collect::<TokenStream>());
     let mut seen = HashSet::new();
-    let names = handler.steps.iter().flat_map(|step| &step.names).filter(|name| seen.insert((*name).clone()));
+    let names: Vec<_> = handler.steps.iter().flat_map(|step| &step.names).filter(|name| seen.insert((*name).clone())).collect();
     let assign = handler.steps.iter().enumerate().map(|(index, step)| assign(index, step));
     quote! {
         #with
-        let #event { #(#names,)* .. } = event;
+        #(let #names = event.#names;)*
         #others
         #(#assign)*
     }
 }
 
 /// The values of a step, in variables. `with` sees the event whole, so it comes before the event is taken to pieces.
-fn compute(es: &TokenStream, event: &Path, event_name: &str, index: usize, step: &Step) -> TokenStream {
+fn compute(es: &TokenStream, event_name: &str, index: usize, step: &Step) -> TokenStream {
     let Step { field, ty, args, span, .. } = step;
     let value = value(index);
     let field_name = field.to_string();
@@ -100,16 +103,10 @@ fn compute(es: &TokenStream, event: &Path, event_name: &str, index: usize, step:
         (Verb::Add, [arg]) => in_range("checked_add", quote!(#arg)),
         (Verb::Sub, [arg]) => in_range("checked_sub", quote!(#arg)),
         (Verb::Count, _) => in_range("checked_add", quote!(1)),
-        (Verb::With, [function]) => {
-            let signature = quote!(fn(&#ty, &#event) -> #ty);
-            quote! {
-                let #value: #ty = {
-                    let function: #signature = #function;
-                    function(&self.#field, &event)
-                };
-            }
-        }
+        (Verb::With, [function]) => quote!(let #value: #ty = #function(&self.#field, &event);),
         (Verb::Set | Verb::Max | Verb::Min, [arg]) => quote!(let #value: #ty = #arg;),
+        (Verb::Remove, [arg @ Expr::Reference(_)]) => quote!(let #value = #arg;),
+        (Verb::Remove, [arg]) => quote!(let #value = &#arg;),
         (_, args) => quote!(let #value = (#(#args,)*);),
     }
 }
@@ -132,7 +129,7 @@ fn assign(index: usize, step: &Step) -> TokenStream {
         }
         Verb::Remove => {
             let remove = method("remove");
-            quote!(let _ = self.#field.#remove(&#value.0);)
+            quote!(let _ = self.#field.#remove(#value);)
         }
     }
 }

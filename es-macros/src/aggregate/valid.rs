@@ -6,30 +6,26 @@ use crate::attr::alike;
 use crate::errors::Errors;
 use quote::ToTokens;
 use syn::Expr;
-use syn::spanned::Spanned;
 
 pub(super) fn check(state: &State, errors: &mut Errors) {
-    if state.id.is_none() {
+    if state.id.is_none() && !state.incomplete {
         errors.at(state.span, "`id` is missing: the type of the key, as in `#[aggregate(id = String, event = ParcelEvent)]`");
     }
-    if state.event.is_none() {
+    if state.event.is_none() && !state.incomplete {
         errors.at(state.span, "`event` is missing: the enum of the events, as in `#[aggregate(id = String, event = ParcelEvent)]`");
     }
     for (index, ignored) in state.ignores.iter().enumerate() {
         let name = ignored.to_token_stream();
         if state.ignores[..index].iter().any(|other| alike(other, ignored)) {
-            errors.at(ignored.span(), format!("`{name}` is ignored twice"));
+            errors.on(ignored, format!("`{name}` is ignored twice"));
         }
         if state.handlers.iter().any(|handler| alike(&handler.event, ignored)) {
-            errors.at(ignored.span(), format!("`{name}` is ignored here, and a field handles it"));
+            errors.on(ignored, format!("`{name}` is ignored here, and a field handles it"));
         }
     }
     for step in state.handlers.iter().flat_map(|handler| &handler.steps).filter(|step| step.verb == Verb::With) {
-        for function in step.args.iter().filter(|arg| !matches!(arg, Expr::Path(_) | Expr::Closure(_))) {
-            errors.at(
-                function.span(),
-                "`with` takes the name of a function from the field and the event, by reference, to the field's new value",
-            );
+        for function in step.args.iter().filter(|arg| !matches!(arg, Expr::Path(_))) {
+            errors.on(function, "`with` takes the name of a function from the field and the event, by reference, to the field's new value");
         }
     }
 }

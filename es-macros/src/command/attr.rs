@@ -27,9 +27,9 @@ impl EnumAttr {
             list(attr, errors, |input, errors| {
                 let word = key(input)?;
                 match word.to_string().as_str() {
-                    "codec" => once(&mut this.codec, &word, input, errors, |input| input.parse()),
-                    "key" => once(&mut this.key, &word, input, errors, |input| input.parse()),
-                    "crate" => once(&mut this.root, &word, input, errors, |input| Ok(Root::path(&input.call(Path::parse_mod_style)?))),
+                    "codec" => once(&mut this.codec, &word, input, errors, |input, _| input.parse()),
+                    "key" => once(&mut this.key, &word, input, errors, |input, _| input.parse()),
+                    "crate" => once(&mut this.root, &word, input, errors, |input, _| Ok(Root::path(&input.call(Path::parse_mod_style)?))),
                     _ => Err(unknown("setting", &word, &["codec", "key", "crate"])),
                 }
             });

@@ -13,7 +13,7 @@ pub(super) fn expand(command: &CommandEnum) -> TokenStream {
     let names = variants.iter().map(|variant| &variant.name);
     let name_of = variants.iter().map(|Variant { payload, name }| {
         let ident = &payload.ident;
-        quote!(Self::#ident { .. } => #name,)
+        quote!(#enum_name::#ident { .. } => #name,)
     });
     let decode = variants.iter().map(|Variant { payload, name }| {
         let (ty, into_enum) = (reader_type(payload), into_enum(payload));
@@ -30,13 +30,19 @@ pub(super) fn expand(command: &CommandEnum) -> TokenStream {
             #writer
             #(#readers)*
 
+            const __NAMES: &[&str] = &[#(#names),*];
+
+            fn __name_of(command: &#enum_name) -> &'static str {
+                match *command { #(#name_of)* }
+            }
+
             #[automatically_derived]
             impl #es::#trait_name for #enum_name {
-                const NAMES: &'static [&'static str] = &[#(#names),*];
+                const NAMES: &'static [&'static str] = __NAMES;
                 type Codec = #codec;
 
                 fn name(&self) -> &'static str {
-                    match *self { #(#name_of)* }
+                    __name_of(self)
                 }
 
                 #key
@@ -46,13 +52,13 @@ pub(super) fn expand(command: &CommandEnum) -> TokenStream {
                 }
 
                 fn encode_tagged(&self, out: &mut ::std::vec::Vec<u8>) -> ::core::result::Result<(), #es::CodecError> {
-                    <#codec as #es::Codec>::encode_tagged(&#es::tag(#es::Command::name(self), 1), &__Payload(self), out)
+                    <#codec as #es::Codec>::encode_tagged(&#es::tag(__name_of(self), 1), &__Payload(self), out)
                 }
 
                 fn decode(name: &str, payload: &[u8]) -> ::core::result::Result<Self, #es::DecodeError> {
                     match name {
                         #(#decode)*
-                        _ => ::core::result::Result::Err(<Self as #es::Command>::unknown_type(name)),
+                        _ => ::core::result::Result::Err(#es::DecodeError::unknown_type(name, __NAMES.iter().copied())),
                     }
                 }
 

@@ -18,6 +18,8 @@ pub(super) struct EventEnum {
     pub(super) root: Root,
     pub(super) derives: Vec<Path>,
     pub(super) aggregate: Option<LitStr>,
+    /// Some settings could not be read.
+    pub(super) incomplete: bool,
     pub(super) codec: Path,
     pub(super) variants: Vec<Variant>,
 }
@@ -34,7 +36,7 @@ pub(super) struct Variant {
 
 impl EventEnum {
     pub(super) fn read(input: &DeriveInput, errors: &mut Errors) -> Self {
-        let EnumAttr { span, root, derives, aggregate, codec } = EnumAttr::read(&input.attrs, errors);
+        let EnumAttr { span, root, derives, aggregate, codec, incomplete } = EnumAttr::read(&input.attrs, errors);
         refuse_generics(&input.generics, "an event enum", errors);
         let rename_all = rename_all_fields(&input.attrs, errors);
         let variants = match &input.data {
@@ -44,7 +46,7 @@ impl EventEnum {
         let es = root.private();
         let codec = codec.unwrap_or_else(|| parse_quote!(#es::Json));
         let vis = input.vis.to_token_stream();
-        EventEnum { ident: input.ident.clone(), vis, span, root, derives, aggregate, codec, variants }
+        EventEnum { ident: input.ident.clone(), vis, span, root, derives, aggregate, incomplete, codec, variants }
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) struct EnumAttr {
     pub(super) derives: Vec<Path>,
     pub(super) aggregate: Option<LitStr>,
     pub(super) codec: Option<Path>,
+    /// Some of it could not be read: what is not there need not be missing.
+    pub(super) incomplete: bool,
 }
 
 /// `#[event(name = "…", version = 2, upcast(1 = ScannedV1), struct = X)]`.
@@ -40,7 +42,15 @@ pub(super) struct Upcast {
 
 impl EnumAttr {
     pub(super) fn read(attrs: &[Attribute], errors: &mut Errors) -> Self {
-        let mut this = EnumAttr { span: Span::call_site(), root: Root::es_core(), derives: Vec::new(), aggregate: None, codec: None };
+        let mut this = EnumAttr {
+            span: Span::call_site(),
+            root: Root::es_core(),
+            derives: Vec::new(),
+            aggregate: None,
+            codec: None,
+            incomplete: false,
+        };
+        let before = errors.count();
         let mut path = None;
         for attr in attrs.iter().filter(|attr| attr.path().is_ident(HELPER)) {
             this.span = span(attr);
@@ -56,12 +66,13 @@ impl EnumAttr {
                         Ok(())
                     }),
                     "aggregate" => once(&mut this.aggregate, &key, input, errors, topic_name),
-                    "codec" => once(&mut this.codec, &key, input, errors, |input| input.parse()),
-                    "crate" => once(&mut path, &key, input, errors, Path::parse_mod_style),
+                    "codec" => once(&mut this.codec, &key, input, errors, |input, _| input.parse()),
+                    "crate" => once(&mut path, &key, input, errors, |input, _| Path::parse_mod_style(input)),
                     _ => Err(unknown("setting", &key, &["aggregate", "codec", "crate"])),
                 }
             });
         }
+        this.incomplete = errors.count() > before;
         this
     }
 }
@@ -74,8 +85,8 @@ impl VariantAttr {
                 let key = key(input)?;
                 match key.to_string().as_str() {
                     "name" => once(&mut this.name, &key, input, errors, name),
-                    "struct" => once(&mut this.rename, &key, input, errors, |input| input.parse()),
-                    "version" => once(&mut this.version, &key, input, errors, Version::read),
+                    "struct" => once(&mut this.rename, &key, input, errors, |input, _| input.parse()),
+                    "version" => once(&mut this.version, &key, input, errors, |input, _| Version::read(input)),
                     "upcast" => {
                         this.upcast_span = Some(key.span());
                         parenthesized(input, errors, |input, _| {

@@ -3,13 +3,16 @@
 use super::ast::{EventEnum, Variant};
 use crate::payload::{Shape, hidden, writer};
 use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
+use std::collections::HashSet;
 use syn::spanned::Spanned;
 
 /// Everything. `valid`: no error was told; otherwise `Event`'s impl has no bodies, and is there only so that no further errors follow.
 pub(super) fn expand(event: &EventEnum, valid: bool) -> TokenStream {
-    let structs = event.variants.iter().map(|variant| variant_struct(event, variant));
-    let conversions = event.variants.iter().map(|variant| conversions(event, variant));
+    let mut seen = HashSet::new();
+    let distinct: Vec<_> = event.variants.iter().filter(|variant| seen.insert(variant.event.to_token_stream().to_string())).collect();
+    let structs = distinct.iter().map(|variant| variant_struct(event, variant));
+    let conversions = distinct.iter().map(|variant| conversions(event, variant));
     let whole = whole(event);
     let event = match valid {
         true => event_impl(event),
@@ -122,7 +125,7 @@ fn event_impl(event: &EventEnum) -> TokenStream {
     });
     let of_variant = variants.iter().enumerate().map(|(index, variant)| {
         let ident = &variant.payload.ident;
-        quote!(Self::#ident { .. } => &<Self as #es::Event>::TYPES[#index],)
+        quote!(#enum_name::#ident { .. } => &__TYPES[#index],)
     });
     let decode = variants.iter().enumerate().map(|(index, variant)| {
         let name = &variant.name;
@@ -132,7 +135,7 @@ fn event_impl(event: &EventEnum) -> TokenStream {
         quote! {
             #name => match version {
                 #(#versions)*
-                _ => ::core::result::Result::Err(<Self as #es::Event>::unknown_version(&<Self as #es::Event>::TYPES[#index], version)),
+                _ => ::core::result::Result::Err(#es::DecodeError::unknown_version(&__TYPES[#index], version)),
             },
         }
     });
@@ -148,14 +151,20 @@ fn event_impl(event: &EventEnum) -> TokenStream {
         const _: () = {
             #writer
 
+            const __TYPES: &[#es::EventType] = &[#(#types),*];
+
+            fn __type_of(event: &#enum_name) -> &'static #es::EventType {
+                match event { #(#of_variant)* }
+            }
+
             #[automatically_derived]
             impl #es::#trait_name for #enum_name {
                 const AGGREGATE: &'static str = #aggregate;
-                const TYPES: &'static [#es::EventType] = &[#(#types),*];
+                const TYPES: &'static [#es::EventType] = __TYPES;
                 type Codec = #codec;
 
                 fn event_type(&self) -> &'static #es::EventType {
-                    match self { #(#of_variant)* }
+                    __type_of(self)
                 }
 
                 fn encode(&self, out: &mut ::std::vec::Vec<u8>) -> ::core::result::Result<(), #es::CodecError> {
@@ -163,14 +172,14 @@ fn event_impl(event: &EventEnum) -> TokenStream {
                 }
 
                 fn encode_tagged(&self, out: &mut ::std::vec::Vec<u8>) -> ::core::result::Result<(), #es::CodecError> {
-                    let kind = <Self as #es::Event>::event_type(self);
+                    let kind = __type_of(self);
                     <#codec as #es::Codec>::encode_tagged(&#es::tag(kind.name, kind.version), &__Payload(self), out)
                 }
 
                 fn decode(name: &str, version: u32, payload: &[u8]) -> ::core::result::Result<Self, #es::DecodeError> {
                     match name {
                         #(#decode)*
-                        _ => ::core::result::Result::Err(<Self as #es::Event>::unknown_type(name)),
+                        _ => ::core::result::Result::Err(#es::DecodeError::unknown_type(name, __TYPES.iter().map(|kind| kind.name))),
                     }
                 }
 

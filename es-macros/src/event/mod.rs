@@ -8,11 +8,10 @@ mod valid;
 
 use crate::attr::{Root, crate_path};
 use crate::errors::Errors;
-use proc_macro2::{Ident, TokenStream};
-use quote::quote;
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use quote::{ToTokens, quote};
 use syn::punctuated::Punctuated;
-use syn::spanned::Spanned;
-use syn::{Attribute, DeriveInput, ItemEnum, Meta, Path, Token};
+use syn::{Attribute, DeriveInput, ItemEnum, Meta, MetaList, MetaNameValue, Path, Token};
 
 /// The name of `#[event]` on variants once the attribute has run: `event` itself would name both the attribute and the helper.
 const HELPER: &str = "__es_event";
@@ -22,7 +21,8 @@ pub(crate) fn attribute(args: TokenStream, item: TokenStream, root: Root) -> Tok
     let mut input: ItemEnum = match syn::parse2(item.clone()) {
         Ok(input) => input,
         Err(_) => {
-            let error = syn::Error::new(item.span(), "`#[event]` goes on an enum: one variant per event").to_compile_error();
+            let place = syn::parse2(item.clone()).map_or_else(|_| item.clone(), |other: DeriveInput| other.ident.into_token_stream());
+            let error = syn::Error::new_spanned(place, "`#[event]` goes on an enum: one variant per event").to_compile_error();
             return quote!(#error #item);
         }
     };
@@ -55,11 +55,25 @@ pub(crate) fn derive(input: DeriveInput) -> TokenStream {
 
 fn rename_helpers(attrs: &mut [Attribute]) {
     for attr in attrs {
-        if let Meta::Path(path) | Meta::List(syn::MetaList { path, .. }) | Meta::NameValue(syn::MetaNameValue { path, .. }) = &mut attr.meta
-            && let Some(last) = path.segments.last_mut()
-            && last.ident == "event"
-        {
-            *path = Ident::new(HELPER, last.ident.span()).into();
+        match &mut attr.meta {
+            Meta::List(list) if list.path.is_ident("cfg_attr") => {
+                let mut names_attribute = false;
+                list.tokens = std::mem::take(&mut list.tokens)
+                    .into_iter()
+                    .map(|token| match token {
+                        TokenTree::Ident(ident) if names_attribute && ident == "event" => Ident::new(HELPER, ident.span()).into(),
+                        token => {
+                            names_attribute = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == ',');
+                            token
+                        }
+                    })
+                    .collect();
+            }
+            Meta::Path(path) | Meta::List(MetaList { path, .. }) | Meta::NameValue(MetaNameValue { path, .. }) => {
+                if let Some(last) = path.segments.last_mut().filter(|last| last.ident == "event") {
+                    *path = Ident::new(HELPER, last.ident.span()).into();
+                }
+            }
         }
     }
 }

@@ -4,10 +4,12 @@ use super::ast::{EventEnum, Variant};
 use crate::errors::Errors;
 use quote::ToTokens;
 use std::collections::HashSet;
-use syn::spanned::Spanned;
+
+/// Names of the prelude that a variant might well have.
+const PRELUDE: [&str; 9] = ["None", "Some", "Ok", "Err", "Option", "Result", "String", "Vec", "Box"];
 
 pub(super) fn check(event: &EventEnum, errors: &mut Errors) {
-    if event.aggregate.is_none() {
+    if event.aggregate.is_none() && !event.incomplete {
         errors.at(event.span, "`aggregate` is missing: it names the topics, as in `#[event(aggregate = \"parcel\")]`");
     }
     if event.variants.is_empty() {
@@ -20,7 +22,13 @@ pub(super) fn check(event: &EventEnum, errors: &mut Errors) {
             errors.at(variant.name.span(), format!("two events are named `{name}`: a reader could not tell them apart"));
         }
         if !structs.insert(path.clone()) {
-            errors.at(variant.event.span(), format!("two events have the struct `{path}`: each needs one of its own"));
+            errors.on(&variant.event, format!("two events have the struct `{path}`: each needs one of its own"));
+        }
+        if let Some(generated) = variant.generated().filter(|name| PRELUDE.iter().any(|hidden| *name == hidden)) {
+            errors.at(
+                generated.span(),
+                format!("a struct `{generated}` would hide the standard one in this module: name it with `#[event(struct = …)]`"),
+            );
         }
         check_chain(variant, errors);
         variant.payload.check_tag(&event.codec, errors);
