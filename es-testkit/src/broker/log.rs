@@ -103,7 +103,8 @@ impl Log {
     /// Reads at most `max` records from offset `from` on and appends them to `into` as records of `place`. Returns the offset behind the
     /// last thing read, control records and invisible ones included.
     pub(super) fn read(&self, from: i64, max: usize, isolation: Isolation, place: Place, into: &mut RecordBatch) -> i64 {
-        let limit = self.limit(isolation);
+        // Deletion may have moved the start behind an open transaction.
+        let limit = self.limit(isolation).max(from);
         let mut left = max;
         let mut next = from;
         for batch in self.batches.range(self.position(from)..) {

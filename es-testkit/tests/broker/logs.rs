@@ -141,6 +141,19 @@ fn deleted_records_are_gone_and_the_start_moves() {
 }
 
 #[test]
+fn a_reader_behind_the_last_stable_offset_stays_where_it_is() {
+    let cluster = cluster(1);
+    let mut client = ready(&cluster, "a");
+    ok(call(&mut client, |c| c.produce(events(0, &["1", "2", "3"]))));
+    cluster.delete_records(EVENTS, 0, 2).unwrap();
+    let mut chunk = RecordBatch::new();
+    let next = cluster.read_chunk(EVENTS, Place::new(Role::Events, 0), 2, 10, Isolation::ReadCommitted, &mut chunk).unwrap();
+    assert_eq!((next, chunk.len()), (2, 0));
+    ok(call(&mut client, |c| c.commit()));
+    assert_eq!(values(&cluster.read_committed(EVENTS).unwrap()), ["3"]);
+}
+
+#[test]
 fn old_records_go_where_the_topic_has_a_retention_time() {
     let cluster = cluster(1);
     let hour = Duration::from_secs(3600);

@@ -74,12 +74,17 @@ fn offsets_under_an_older_generation_are_stale<H: Harness>(harness: &mut H) {
 fn offsets_under_no_membership_are_refused<H: Harness>(harness: &mut H) {
     harness.fresh(1);
     let mut lane = Lane::ready(harness, 0);
-    lane.produce(0, &["x"]);
-    for fence in [0, u64::MAX] {
-        assert_eq!(lane.kind(|b| b.send_offsets(offset(0, 7, Fence(fence)))), ErrorKind::Fatal);
+    for member in [false, true] {
+        if member {
+            lane.join(1);
+        }
+        lane.produce(0, &["x"]);
+        for fence in [0, u64::MAX] {
+            assert_eq!(lane.kind(|b| b.send_offsets(offset(0, 7, Fence(fence)))), ErrorKind::Fatal, "member: {member}");
+        }
+        lane.abort();
+        assert_eq!(lane.stable_offset(0), None);
     }
-    lane.abort();
-    assert_eq!(lane.stable_offset(0), None);
 }
 
 fn tasks_of_a_member_that_left_are_taken_over<H: Harness>(harness: &mut H) {
