@@ -26,10 +26,10 @@ use membership::{Command, Membership, Presence};
 use reader::Reader;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use transactions::{Call, Transactions};
+use transactions::{Call, Calls, Transactions};
 
 pub use es_core::broker::*;
 use es_core::record::{Place, RecordBatch};
@@ -53,7 +53,7 @@ pub struct KafkaBroker {
 
 struct Threads {
     reader: Reader,
-    calls: Sender<(Token, Call)>,
+    calls: Calls,
     transactions: JoinHandle<()>,
     membership: JoinHandle<()>,
 }
