@@ -17,6 +17,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -50,6 +51,7 @@ pub(super) struct Transactions {
     inbox: Arc<Mailbox<BrokerEvent>>,
     fences: Arc<Fences>,
     membership: Arc<Mailbox<Command>>,
+    batch_limit: Arc<AtomicUsize>,
     producer: Option<Producer>,
     open: bool,
     /// A record of this transaction was not delivered. librdkafka then counts the sequence numbers of the *next* transaction from the wrong
@@ -66,11 +68,22 @@ impl Transactions {
         inbox: Arc<Mailbox<BrokerEvent>>,
         fences: Arc<Fences>,
         membership: Arc<Mailbox<Command>>,
+        batch_limit: Arc<AtomicUsize>,
     ) -> Result<(Calls, thread::JoinHandle<()>), BrokerError> {
         let (calls, receiver) = mpsc::channel();
         let topics = config.topics.iter().map(|(role, name)| (*role, name.clone())).collect();
-        let transactions =
-            Transactions { config, topics, inbox, fences, membership, producer: None, open: false, broken: false, kept: Vec::new() };
+        let transactions = Transactions {
+            config,
+            topics,
+            inbox,
+            fences,
+            membership,
+            batch_limit,
+            producer: None,
+            open: false,
+            broken: false,
+            kept: Vec::new(),
+        };
         Ok((calls, super::spawn("transactions", move || transactions.run(&receiver))?))
     }
 
@@ -93,7 +106,8 @@ impl Transactions {
         (self.open, self.broken) = (false, false);
         self.kept.clear();
         let names: Vec<&str> = self.topics.iter().map(|(_, name)| name.as_str()).collect();
-        let producer = Producer::new(&self.config.producer(), &names).map_err(|error| client_error(&error))?;
+        let producer =
+            Producer::new(&self.config.producer(self.batch_limit.load(Ordering::Relaxed)), &names).map_err(|error| client_error(&error))?;
         if self.config.guarantee == Guarantee::ExactlyOnce {
             let what = format!("initialising the transactional id {}", self.config.transactional_id);
             producer.init_transactions(self.config.commit_timeout).map_err(|error| match kind_of(&error) {
