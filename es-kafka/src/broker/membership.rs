@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 /// How often the group's generation is compared, and whether the lane still polls.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the thread sleeps at a time while it is in no group.
+const IDLE: Duration = Duration::from_secs(60);
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(5);
 /// How long a refused static member waits before it joins again.
@@ -143,7 +145,8 @@ impl Membership {
                 self.join();
             }
             self.serve();
-            self.mailbox.wait(Instant::now() + LOOK, true);
+            let nothing_to_look_at = self.consumer.is_none() && self.again.is_none();
+            self.mailbox.wait(Instant::now() + if nothing_to_look_at { IDLE } else { LOOK }, true);
         }
     }
 
