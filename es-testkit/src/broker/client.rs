@@ -11,6 +11,7 @@ use super::wire::ClientId;
 use es_core::broker::{Appetite, Broker, BrokerError, BrokerEvent, Completion, ErrorKind, Fence, Fetched, OffsetCommit, Token};
 use es_core::record::{Place, RecordBatch, Role};
 use es_core::runner::Guarantee;
+use es_core::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,12 @@ impl ClientConfig {
             rebalance_timeout: Duration::from_secs(60),
             transaction_timeout: Duration::from_secs(60),
         }
+    }
+
+    /// The client of a component, with the names of its topology.
+    pub fn of(topology: &Topology, transactional_id: impl Into<String>) -> Self {
+        let topics = topology.topics().map(|(role, name)| (role, name.to_string()));
+        Self::new(topology.group(), transactional_id, topology.input(), topics)
     }
 
     /// The name of the topic that plays this part.

@@ -10,7 +10,8 @@ use super::wire::Wire;
 use es_core::Millis;
 use es_core::broker::{BrokerError, TopicId};
 use es_core::partition::partition_of;
-use es_core::record::{Place, RecordBatch};
+use es_core::record::{Place, RecordBatch, Role};
+use es_core::topology::Topology;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -140,6 +141,22 @@ impl Cluster {
     /// `Fatal` when there is one of this name, or for less than one partition.
     pub fn create_topic(&self, name: &str, partitions: i32, config: TopicConfig) -> Result<TopicId, BrokerError> {
         self.write(|inner| inner.state.create_topic(name, partitions, config).map(|topic| topic.id))
+    }
+
+    /// Creates the topics of a component that are not there yet, with its own settings: the changelog compacted, all others kept for ever.
+    ///
+    /// # Errors
+    /// `Fatal` for less than one partition.
+    pub fn create_topics(&self, topology: &Topology, partitions: i32) -> Result<(), BrokerError> {
+        self.write(|inner| {
+            for (role, name) in topology.topics() {
+                if inner.state.topic(name).is_err() {
+                    let config = if role == Role::Changelog { TopicConfig::compacted() } else { TopicConfig::default() };
+                    inner.state.create_topic(name, partitions, config)?;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Deletes a topic, its records and the offsets that groups committed for it.

@@ -85,7 +85,7 @@ pub(super) fn no_membership(transactional_id: &str) -> BrokerError {
 }
 
 pub(super) fn no_producer(transactional_id: &str) -> BrokerError {
-    BrokerError::new(ErrorKind::Fatal, format!("client {transactional_id} has no producer; initialise it first"))
+    BrokerError::new(ErrorKind::Unknown, format!("client {transactional_id} has no producer; initialise it first"))
 }
 
 pub(super) fn no_transaction(transactional_id: &str) -> BrokerError {

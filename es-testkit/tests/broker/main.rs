@@ -1,6 +1,7 @@
 //! The in-memory cluster, property by property, and the broker port's conformance suite on it.
 
 mod clients;
+mod conformance;
 mod groups;
 mod logs;
 mod network;

@@ -1,0 +1,124 @@
+//! Groups: tasks, hand-over, and offsets fenced by membership.
+
+use super::lane::{Lane, offset};
+use super::{Case, Harness};
+use es_core::broker::{Broker, ErrorKind, Fence};
+use std::time::Instant;
+
+pub(super) fn cases<H: Harness>() -> Vec<Case<H>> {
+    vec![
+        ("a lone member gets all tasks", a_lone_member_gets_all_tasks),
+        ("tasks move only after they were given up", tasks_move_only_after_they_were_given_up),
+        ("offsets of a member that left are stale", offsets_of_a_member_that_left_are_stale),
+        ("offsets under an older generation are stale", offsets_under_an_older_generation_are_stale),
+        ("offsets under no membership are refused", offsets_under_no_membership_are_refused),
+        ("tasks of a member that left are taken over", tasks_of_a_member_that_left_are_taken_over),
+    ]
+}
+
+fn a_lone_member_gets_all_tasks<H: Harness>(harness: &mut H) {
+    harness.fresh(3);
+    let mut lane = Lane::new(harness, 0);
+    lane.join(3);
+    assert_eq!(lane.tasks.iter().copied().collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+fn tasks_move_only_after_they_were_given_up<H: Harness>(harness: &mut H) {
+    harness.fresh(4);
+    let (mut one, mut two) = (Lane::ready(harness, 0), Lane::ready(harness, 1));
+    one.join(4);
+    two.broker.join();
+    // Without an acknowledgement the newcomer gets nothing.
+    together(harness, "a revocation", &mut one, &mut two, |one, _| one.revoked.len() == 2);
+    for _ in 0..5 {
+        two.poll();
+        assert!(two.tasks.is_empty(), "tasks moved before they were given up");
+    }
+    // What is to be given up can still be settled.
+    let (task, fence) = (*one.revoked.first().expect("two were revoked"), one.fence());
+    one.produce(task, &["x"]);
+    one.ok(|b| b.send_offsets(offset(task, 1, fence)));
+    one.commit();
+    give_up(&mut one);
+    together(harness, "the hand-over", &mut one, &mut two, |_, two| two.tasks.len() == 2);
+    assert!(one.tasks.is_disjoint(&two.tasks));
+    assert_eq!(two.stable_offset(task), Some(1));
+}
+
+fn offsets_of_a_member_that_left_are_stale<H: Harness>(harness: &mut H) {
+    harness.fresh(1);
+    let mut lane = Lane::ready(harness, 0);
+    lane.join(1);
+    let fence = lane.fence();
+    lane.ok(|b| b.leave());
+    stale(&mut lane, fence);
+}
+
+fn offsets_under_an_older_generation_are_stale<H: Harness>(harness: &mut H) {
+    harness.fresh(2);
+    let (mut one, mut two) = (Lane::ready(harness, 0), Lane::ready(harness, 1));
+    one.join(2);
+    let old = one.fence();
+    two.broker.join();
+    together(harness, "a revocation", &mut one, &mut two, |one, _| !one.revoked.is_empty());
+    give_up(&mut one);
+    together(harness, "a new generation", &mut one, &mut two, |one, two| one.fence() != old && two.tasks.len() == 1);
+    stale(&mut one, old);
+    let (task, fence) = (*one.tasks.first().expect("it kept one"), one.fence());
+    one.produce(task, &["y"]);
+    one.ok(|b| b.send_offsets(offset(task, 2, fence)));
+    one.commit();
+    assert_eq!(one.stable_offset(task), Some(2));
+}
+
+fn offsets_under_no_membership_are_refused<H: Harness>(harness: &mut H) {
+    harness.fresh(1);
+    let mut lane = Lane::ready(harness, 0);
+    lane.produce(0, &["x"]);
+    for fence in [0, u64::MAX] {
+        assert_eq!(lane.kind(|b| b.send_offsets(offset(0, 7, Fence(fence)))), ErrorKind::Fatal);
+    }
+    lane.abort();
+    assert_eq!(lane.stable_offset(0), None);
+}
+
+fn tasks_of_a_member_that_left_are_taken_over<H: Harness>(harness: &mut H) {
+    harness.fresh(2);
+    let (mut one, mut two) = (Lane::new(harness, 0), Lane::new(harness, 1));
+    one.join(2);
+    one.ok(|b| b.leave());
+    two.join(2);
+}
+
+/// Offsets under this fence are refused as stale; the transaction can be aborted then, and nothing of it remains.
+fn stale<B: Broker>(lane: &mut Lane<B>, fence: Fence) {
+    let before = lane.stable_offset(0);
+    lane.produce(0, &["x"]);
+    assert_eq!(lane.kind(|b| b.send_offsets(offset(0, 99, fence))), ErrorKind::StaleMember);
+    let kind = lane.kind(|b| b.commit());
+    assert!(matches!(kind, ErrorKind::Abortable | ErrorKind::StaleMember), "a commit after stale offsets: {kind:?}");
+    lane.abort();
+    assert_eq!(lane.stable_offset(0), before);
+}
+
+fn give_up<B: Broker>(lane: &mut Lane<B>) {
+    let revoked = std::mem::take(&mut lane.revoked);
+    lane.tasks.retain(|task| !revoked.contains(task));
+    lane.broker.acknowledge(revoked.into_iter().collect());
+}
+
+/// Polls both until this is so.
+fn together<H: Harness>(
+    harness: &H,
+    what: &str,
+    one: &mut Lane<H::Broker>,
+    two: &mut Lane<H::Broker>,
+    so: impl Fn(&Lane<H::Broker>, &Lane<H::Broker>) -> bool,
+) {
+    let deadline = Instant::now() + harness.patience();
+    while !so(one, two) {
+        assert!(Instant::now() < deadline, "{what}: not within {:?}", harness.patience());
+        one.poll();
+        two.poll();
+    }
+}

@@ -1,0 +1,71 @@
+//! The port's conformance suite on the cluster in memory.
+
+use super::*;
+use es_testkit::conformance::broker::{Harness, cases, suite};
+
+struct InMemory {
+    cluster: Cluster,
+    scripts: u32,
+}
+
+impl InMemory {
+    fn new() -> Self {
+        InMemory { cluster: Cluster::new("memory"), scripts: 0 }
+    }
+
+    fn topic(&self, role: Role) -> String {
+        format!("{role:?}-{}", self.scripts)
+    }
+}
+
+impl Harness for InMemory {
+    type Broker = Client;
+
+    fn fresh(&mut self, partitions: i32) {
+        self.scripts += 1;
+        for role in [Role::Commands, Role::Events] {
+            self.cluster.create_topic(&self.topic(role), partitions, TopicConfig::default()).unwrap();
+        }
+    }
+
+    fn client(&mut self, lane: u32) -> Client {
+        let topics = [Role::Commands, Role::Events, Role::Outcomes].map(|role| (role, self.topic(role)));
+        let config = ClientConfig::new(format!("group-{}", self.scripts), format!("app-{}-{lane}", self.scripts), Role::Commands, topics);
+        Client::new(&self.cluster, config)
+    }
+
+    fn produce(&mut self, place: Place, value: &str) -> i64 {
+        self.cluster.produce_to(&self.topic(place.role), place.partition, Some(b"k"), &[], Some(value.as_bytes())).unwrap()
+    }
+
+    fn read_committed(&mut self, place: Place) -> Vec<(i64, String)> {
+        let records = self.cluster.read_committed(&self.topic(place.role)).unwrap().into_iter().filter(|r| r.partition == place.partition);
+        records.map(|r| (r.offset, String::from_utf8(r.value.unwrap()).unwrap())).collect()
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+
+    fn quiet(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+#[test]
+fn every_script_passes_by_itself() {
+    for (name, case) in cases::<InMemory>() {
+        let outcome = std::panic::catch_unwind(|| case(&mut InMemory::new()));
+        assert!(outcome.is_ok(), "the script failed: {name}");
+    }
+}
+
+#[test]
+fn the_suite_passes_on_one_cluster() {
+    suite(&mut InMemory::new());
+}
+
+#[test]
+fn the_suite_passes_where_polls_wait() {
+    suite(&mut InMemory { cluster: Cluster::new("memory").blocking(true), scripts: 0 });
+}
