@@ -15,6 +15,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+/// How long changed settings are waited for. A value that the broker writes in another way is never told as it was given.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -132,14 +135,23 @@ impl Admin {
         Ok(())
     }
 
-    /// Sets these settings of a topic; its others stay as they are.
+    /// Sets these settings of a topic; its others stay as they are. Waits a little, until the broker that is asked tells them too.
     ///
     /// # Errors
     /// As [`create`](Self::create).
     pub fn alter_configs(&self, topic: &str, configs: &BTreeMap<String, String>) -> Result<(), BrokerError> {
-        let configs: Vec<_> = configs.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        native::alter_configs(self.client.inner(), topic, &configs, self.wait)
-            .map_err(|error| native_error(&format!("changing the settings of the topic {topic}"), &error))
+        let pairs: Vec<_> = configs.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        native::alter_configs(self.client.inner(), topic, &pairs, self.wait)
+            .map_err(|error| native_error(&format!("changing the settings of the topic {topic}"), &error))?;
+        let until = Instant::now() + SETTLED;
+        while Instant::now() < until {
+            let told = self.configs(&[topic])?.remove(topic).unwrap_or_default();
+            if configs.iter().all(|(key, value)| told.get(key) == Some(value)) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Adds partitions to a topic, until it has `partitions`.

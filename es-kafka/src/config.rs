@@ -54,6 +54,9 @@ pub struct KafkaConfig {
     pub extra: BTreeMap<String, String>,
 }
 
+/// The largest batch of several records that a producer makes, in bytes; a single record may be larger.
+const MAX_BATCH: usize = 1_000_000;
+
 /// What is set by a field of [`KafkaConfig`].
 const FIELDS: [(&str, &str); 11] = [
     ("bootstrap.servers", "bootstrap_servers"),
@@ -127,7 +130,7 @@ impl KafkaConfig {
         if !self.topics.contains_key(&self.input) {
             return Err(refused("topics", &format!("names no topic for {:?}, which is the input", self.input)));
         }
-        for config in [self.reader(), self.membership(), self.producer()] {
+        for config in [self.reader(), self.membership(), self.producer(MAX_BATCH)] {
             config.create_native_config().map_err(|error| client_error(&error))?;
         }
         Ok(())
@@ -184,12 +187,15 @@ impl KafkaConfig {
         config
     }
 
-    /// For the producer.
-    pub(crate) fn producer(&self) -> ClientConfig {
+    /// For the producer; no batch of several records is larger than `batch_limit`, in bytes.
+    pub(crate) fn producer(&self, batch_limit: usize) -> ClientConfig {
         let mut config = self.client(&[
             ("enable.idempotence", "true".into()),
             ("partitioner", "murmur2_random".into()),
             ("linger.ms", "1".into()),
+            ("batch.size", batch_limit.min(MAX_BATCH).to_string()),
+            // What is too large for a topic is the broker's to say.
+            ("message.max.bytes", "52428800".into()),
             ("queue.buffering.max.messages", "1000000".into()),
             // The first call after a commit is told to try again while the broker finishes it: try again at once.
             ("retry.backoff.ms", "1".into()),
@@ -355,8 +361,8 @@ mod tests {
     #[test]
     fn any_other_setting_reaches_all_clients_and_goes_over_the_tuning() {
         let config = config(&[("sasl.username", "ada"), ("linger.ms", "7"), ("fetch.wait.max.ms", "11")]);
-        assert_eq!((config.producer().get("linger.ms"), config.reader().get("fetch.wait.max.ms")), (Some("7"), Some("11")));
-        for client in [config.reader(), config.membership(), config.producer()] {
+        assert_eq!((config.producer(MAX_BATCH).get("linger.ms"), config.reader().get("fetch.wait.max.ms")), (Some("7"), Some("11")));
+        for client in [config.reader(), config.membership(), config.producer(MAX_BATCH)] {
             assert_eq!(client.get("sasl.username"), Some("ada"));
         }
     }

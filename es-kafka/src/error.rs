@@ -97,6 +97,7 @@ pub(crate) fn with_kind(kind: ErrorKind, what: &str, code: Code, text: &str) -> 
         Code::InvalidSessionTimeout => {
             "; set the session time-out between the broker's group.min.session.timeout.ms and group.max.session.timeout.ms"
         }
+        Code::FencedInstanceId => "; another living member has this group.instance.id: give each its own",
         Code::Authentication | Code::SaslAuthenticationFailed => "; check security.protocol, sasl.mechanism and the credentials",
         Code::UnsupportedVersion | Code::UnsupportedFeature => "; the broker is too old for this",
         _ => "",

@@ -1,6 +1,6 @@
 //! An application on the in-memory broker, in one line: the production loop, without threads and without waiting.
 
-use crate::broker::{Client, ClientConfig, Cluster, OwnedRecord, TopicConfig};
+use crate::broker::{Client, ClientConfig, Cluster, OwnedRecord};
 use crate::store::{MemoryDisk, MemoryStore};
 use es_core::clock::Clock;
 use es_core::envelope::{Envelope, Outcome, header};
@@ -134,11 +134,7 @@ impl<A: Aggregate, L: Logic<State = A>> TestApp<A, L> {
     /// # Panics
     /// When the application stops with an error.
     pub fn on(cluster: Cluster, topology: Topology, settings: Settings, logic: fn() -> L) -> Self {
-        for (_, topic) in topology.topics() {
-            if cluster.topic(topic).is_none() {
-                cluster.create_topic(topic, PARTITIONS, TopicConfig::default()).expect("a new topic");
-            }
-        }
+        cluster.create_topics(&topology, PARTITIONS).expect("the topics can be created");
         let mut app = TestApp { cluster, disk: MemoryDisk::default(), topology, settings, logic, instance: 0, runner: None };
         app.restart();
         app
@@ -237,13 +233,8 @@ impl<A: Aggregate, L: Logic<State = A>> TestApp<A, L> {
             self.disk.crash(0);
             self.cluster.advance(Duration::from_secs(61));
         }
-        let topics = self.topology.topics().map(|(role, name)| (role, name.to_owned()));
-        let mut config = ClientConfig::new(
-            self.topology.group(),
-            format!("{}-{}-{}", self.topology.app, self.instance, self.topology.component),
-            self.topology.input(),
-            topics,
-        );
+        let id = format!("{}-{}-{}", self.topology.app, self.instance, self.topology.component);
+        let mut config = ClientConfig::of(&self.topology, id);
         config.guarantee = self.settings.guarantee;
         let client = Client::new(&self.cluster, config);
         let clock = VirtualClock(self.cluster.clone());

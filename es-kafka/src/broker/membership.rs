@@ -17,15 +17,19 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often the group's generation is compared, and whether the lane still polls.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the thread sleeps at a time while it is in no group.
+const IDLE: Duration = Duration::from_secs(60);
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(5);
+/// How long a refused static member waits before it joins again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What the membership's thread is told.
 pub(super) enum Command {
@@ -73,6 +77,8 @@ pub(super) struct Membership {
     presence: Arc<Presence>,
     polls_seen: u64,
     consumer: Option<Member>,
+    /// When to join again, after the group has refused a static member because its former life is not over yet.
+    again: Option<Instant>,
     /// Tasks that were assigned and are not handed over yet.
     assigned: Vec<i32>,
     revocations: Vec<Revocation>,
@@ -105,6 +111,7 @@ impl Membership {
             presence,
             polls_seen: 0,
             consumer: None,
+            again: None,
             assigned: Vec::new(),
             revocations: Vec::new(),
         };
@@ -134,12 +141,17 @@ impl Membership {
                     }
                 }
             }
+            if self.again.is_some_and(|at| at <= Instant::now()) {
+                self.join();
+            }
             self.serve();
-            self.mailbox.wait(Instant::now() + LOOK, true);
+            let nothing_to_look_at = self.consumer.is_none() && self.again.is_none();
+            self.mailbox.wait(Instant::now() + if nothing_to_look_at { IDLE } else { LOOK }, true);
         }
     }
 
     fn join(&mut self) {
+        self.again = None;
         if self.consumer.is_some() {
             return;
         }
@@ -239,11 +251,20 @@ impl Membership {
         consumer.commit(offsets, CommitMode::Sync).map_err(|error| code_of(&error))
     }
 
-    /// Leaves the group. The consumer is closed on a thread of its own, since closing may hang (rust-rdkafka #453, #509).
     fn leave(&mut self) -> Result<(), BrokerError> {
+        self.again = None;
+        let Some(closed) = self.close()? else { return Ok(()) };
+        closed.recv_timeout(LEAVE).map_err(|_| {
+            let text = format!("leaving group {} took over {LEAVE:?}: its tasks move when the session ends", self.config.group_id);
+            BrokerError::new(ErrorKind::Unknown, text)
+        })
+    }
+
+    /// Closes the consumer on a thread of its own, since closing may hang (rust-rdkafka #453, #509). The receiver tells when it is done.
+    fn close(&mut self) -> Result<Option<Receiver<()>>, BrokerError> {
         self.assigned.clear();
         self.revocations.clear();
-        let Some(consumer) = self.consumer.take() else { return Ok(()) };
+        let Some(consumer) = self.consumer.take() else { return Ok(None) };
         consumer.context().closing.store(true, Ordering::SeqCst);
         let (done, closed) = mpsc::channel();
         super::spawn("leave", move || {
@@ -251,28 +272,32 @@ impl Membership {
             // Nobody waits any more when it took too long.
             let _ = done.send(());
         })?;
-        closed.recv_timeout(LEAVE).map_err(|_| {
-            let text = format!("leaving group {} took over {LEAVE:?}: its tasks move when the session ends", self.config.group_id);
-            BrokerError::new(ErrorKind::Unknown, text)
-        })
+        Ok(Some(closed))
     }
 
     fn consumer_error(&mut self, error: &KafkaError) {
-        let code = code_of(error);
         let what = format!("membership in group {}", self.config.group_id);
-        let for_good = matches!(error, KafkaError::MessageConsumptionFatal(_))
-            || matches!(
-                code,
-                Code::GroupAuthorizationFailed
-                    | Code::TopicAuthorizationFailed
-                    | Code::InvalidSessionTimeout
-                    | Code::InconsistentGroupProtocol
-                    | Code::UnsupportedVersion
-                    | Code::GroupMaxSizeReached
-                    | Code::InvalidGroupId
-            );
-        match code {
-            _ if for_good => self.fail(with_kind(ErrorKind::Fatal, &what, code, &error.to_string())),
+        match self.consumer.as_ref().and_then(|consumer| consumer.client().fatal_error()) {
+            // A KIP-848 group lets a static member in again only when its former session has ended.
+            Some((Code::UnreleasedInstanceId, text)) => {
+                tracing::info!("{what}: {text}; joining again until the former session ends");
+                match self.close() {
+                    Ok(_) => self.again = Some(Instant::now() + AGAIN),
+                    Err(error) => self.fail(error),
+                }
+                return;
+            }
+            Some((code, text)) => return self.fail(with_kind(ErrorKind::Fatal, &what, code, &text)),
+            None => {}
+        }
+        match code_of(error) {
+            code @ (Code::GroupAuthorizationFailed
+            | Code::TopicAuthorizationFailed
+            | Code::InvalidSessionTimeout
+            | Code::InconsistentGroupProtocol
+            | Code::UnsupportedVersion
+            | Code::GroupMaxSizeReached
+            | Code::InvalidGroupId) => self.fail(with_kind(ErrorKind::Fatal, &what, code, &error.to_string())),
             // A partition that is paused reads nothing, so its offset does not matter.
             Code::AutoOffsetReset | Code::PartitionEOF => {}
             code if is_passing(code) => tracing::info!(?code, "{what}: {error}"),

@@ -25,11 +25,11 @@ use mailbox::Mailbox;
 use membership::{Command, Membership, Presence};
 use reader::Reader;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use transactions::{Call, Transactions};
+use transactions::{Call, Calls, Transactions};
 
 pub use es_core::broker::*;
 use es_core::record::{Place, RecordBatch};
@@ -47,13 +47,15 @@ pub struct KafkaBroker {
     closing: Arc<AtomicBool>,
     last_token: u64,
     membership: Arc<Mailbox<Command>>,
+    /// The smallest `max.message.bytes` among the topics, once they were described: the broker applies it to whole batches.
+    batch_limit: Arc<AtomicUsize>,
     // Taken on drop.
     threads: Option<Threads>,
 }
 
 struct Threads {
     reader: Reader,
-    calls: Sender<(Token, Call)>,
+    calls: Calls,
     transactions: JoinHandle<()>,
     membership: JoinHandle<()>,
 }
@@ -69,7 +71,8 @@ impl KafkaBroker {
         let (fences, presence) = (Arc::new(Fences::default()), Arc::new(Presence::default()));
         let reader = Reader::new(&config, inbox.clone())?;
         let member = Membership::start(config.clone(), membership.clone(), inbox.clone(), fences.clone(), presence.clone())?;
-        let (calls, transactions) = Transactions::start(config.clone(), inbox.clone(), fences, membership.clone())?;
+        let batch_limit = Arc::new(AtomicUsize::new(usize::MAX));
+        let (calls, transactions) = Transactions::start(config.clone(), inbox.clone(), fences, membership.clone(), batch_limit.clone())?;
         Ok(KafkaBroker {
             config: Arc::new(config),
             inbox,
@@ -77,6 +80,7 @@ impl KafkaBroker {
             closing: Arc::default(),
             last_token: 0,
             membership,
+            batch_limit,
             threads: Some(Threads { reader, calls, transactions, membership: member }),
         })
     }
@@ -132,7 +136,13 @@ impl Broker for KafkaBroker {
     }
 
     fn describe(&mut self) -> Token {
-        self.request(|config, closing| Completion::Described(requests::describe(config, closing)))
+        let batch_limit = self.batch_limit.clone();
+        self.request(move |config, closing| {
+            let described = requests::describe(config, closing);
+            let limit = described.iter().flat_map(|described| &described.topics).map(|topic| topic.max_message_bytes).min();
+            batch_limit.store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
+            Completion::Described(described)
+        })
     }
 
     fn init_producer(&mut self) -> Token {

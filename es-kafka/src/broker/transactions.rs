@@ -17,6 +17,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ use std::time::{Duration, Instant};
 const CERTAIN: Duration = Duration::from_secs(1);
 /// How long one wait for delivery reports lasts at most.
 const DELIVERIES: Duration = Duration::from_millis(5);
+
+/// Where calls are sent to; the thread ends when it is dropped.
+pub(super) type Calls = Sender<(Token, Call)>;
 
 /// What the thread is asked to do.
 pub(super) enum Call {
@@ -47,6 +51,7 @@ pub(super) struct Transactions {
     inbox: Arc<Mailbox<BrokerEvent>>,
     fences: Arc<Fences>,
     membership: Arc<Mailbox<Command>>,
+    batch_limit: Arc<AtomicUsize>,
     producer: Option<Producer>,
     open: bool,
     /// A record of this transaction was not delivered. librdkafka then counts the sequence numbers of the *next* transaction from the wrong
@@ -57,17 +62,28 @@ pub(super) struct Transactions {
 }
 
 impl Transactions {
-    /// Starts the thread; it ends when the sender is dropped.
+    /// Starts the thread.
     pub(super) fn start(
         config: KafkaConfig,
         inbox: Arc<Mailbox<BrokerEvent>>,
         fences: Arc<Fences>,
         membership: Arc<Mailbox<Command>>,
-    ) -> Result<(Sender<(Token, Call)>, thread::JoinHandle<()>), BrokerError> {
+        batch_limit: Arc<AtomicUsize>,
+    ) -> Result<(Calls, thread::JoinHandle<()>), BrokerError> {
         let (calls, receiver) = mpsc::channel();
         let topics = config.topics.iter().map(|(role, name)| (*role, name.clone())).collect();
-        let transactions =
-            Transactions { config, topics, inbox, fences, membership, producer: None, open: false, broken: false, kept: Vec::new() };
+        let transactions = Transactions {
+            config,
+            topics,
+            inbox,
+            fences,
+            membership,
+            batch_limit,
+            producer: None,
+            open: false,
+            broken: false,
+            kept: Vec::new(),
+        };
         Ok((calls, super::spawn("transactions", move || transactions.run(&receiver))?))
     }
 
@@ -90,7 +106,8 @@ impl Transactions {
         (self.open, self.broken) = (false, false);
         self.kept.clear();
         let names: Vec<&str> = self.topics.iter().map(|(_, name)| name.as_str()).collect();
-        let producer = Producer::new(&self.config.producer(), &names).map_err(|error| client_error(&error))?;
+        let producer =
+            Producer::new(&self.config.producer(self.batch_limit.load(Ordering::Relaxed)), &names).map_err(|error| client_error(&error))?;
         if self.config.guarantee == Guarantee::ExactlyOnce {
             let what = format!("initialising the transactional id {}", self.config.transactional_id);
             producer.init_transactions(self.config.commit_timeout).map_err(|error| match kind_of(&error) {
@@ -158,20 +175,20 @@ impl Transactions {
         if self.config.guarantee == Guarantee::AtLeastOnce {
             return self.commit_with_the_group();
         }
-        let (ended, certain) = self.end_transaction(Producer::commit)?;
-        match ended {
-            Ok(()) if certain => {
+        let what = "committing the transaction";
+        match self.end_transaction(what, Producer::commit)? {
+            Ok(()) => {
                 self.open = false;
                 Ok(())
             }
-            Ok(()) => Err(BrokerError::new(ErrorKind::Unknown, "the commit was slow or lost a connection: it may have been sent twice")),
             Err(error) => {
                 let kind = match kind_of(&error) {
-                    _ if !certain || is_timeout(error.code) => ErrorKind::Unknown,
+                    // The broker may have committed.
                     ErrorKind::Fatal => ErrorKind::Unknown,
+                    _ if is_timeout(error.code) => ErrorKind::Unknown,
                     kind => kind,
                 };
-                Err(with_kind(kind, "committing the transaction", error.code, &error.text))
+                Err(with_kind(kind, what, error.code, &error.text))
             }
         }
     }
@@ -181,37 +198,44 @@ impl Transactions {
         if !self.open {
             return Ok(());
         }
-        let (ended, certain) = self.end_transaction(Producer::abort)?;
-        match ended {
-            Ok(()) if certain => {
+        let what = "aborting the transaction";
+        match self.end_transaction(what, Producer::abort)? {
+            Ok(()) => {
                 self.open = false;
                 if self.broken { self.init() } else { Ok(()) }
             }
-            Ok(()) => Err(BrokerError::new(ErrorKind::Unknown, "the abort was slow or lost a connection: it may have been sent twice")),
             Err(error) => {
                 let kind = match kind_of(&error) {
                     ErrorKind::Fenced => ErrorKind::Fenced,
-                    ErrorKind::Retriable | ErrorKind::Abortable if certain && !is_timeout(error.code) => ErrorKind::Retriable,
+                    ErrorKind::Retriable | ErrorKind::Abortable if !is_timeout(error.code) => ErrorKind::Retriable,
+                    // A new producer's initialisation aborts what is open.
                     _ => ErrorKind::Unknown,
                 };
-                Err(with_kind(kind, "aborting the transaction", error.code, &error.text))
+                Err(with_kind(kind, what, error.code, &error.text))
             }
         }
     }
 
-    /// Ends the transaction by `end`; the flag tells whether its answer can be believed.
-    #[allow(clippy::type_complexity)]
+    /// Ends the transaction by `end`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unknown`] when the answer, whatever it is, cannot be believed.
     fn end_transaction(
         &self,
+        what: &str,
         end: impl FnOnce(&Producer, Duration) -> Result<(), NativeError>,
-    ) -> Result<(Result<(), NativeError>, bool), BrokerError> {
+    ) -> Result<Result<(), NativeError>, BrokerError> {
         let producer = created(self.producer.as_ref())?;
         let (begun, closed) = (Instant::now(), producer.closed_connections());
         let ended = end(producer, self.config.commit_timeout);
-        let certain = begun.elapsed() <= CERTAIN && producer.closed_connections() == closed;
-        // Log lines and errors that came up meanwhile.
-        producer.poll(Duration::ZERO);
-        Ok((ended, certain))
+        let (took, closed) = (begun.elapsed(), producer.closed_connections() - closed);
+        if took <= CERTAIN && closed == 0 {
+            return Ok(ended);
+        }
+        let text = format!(
+            "{what} took {took:?} and {closed} connections were closed meanwhile, so it may have been sent twice; it ended with {ended:?}"
+        );
+        Err(BrokerError::new(ErrorKind::Unknown, text))
     }
 
     fn commit_with_the_group(&mut self) -> Result<(), BrokerError> {

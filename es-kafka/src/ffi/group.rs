@@ -25,7 +25,7 @@ impl GroupMetadata {
         NonNull::new(unsafe { rd_kafka_consumer_group_metadata(consumer.client().native_ptr()) }).map(GroupMetadata)
     }
 
-    /// The generation of a classic group, the member epoch of a KIP-848 group; negative without membership.
+    /// The generation of a classic group, the member epoch of a KIP-848 group; not positive without membership.
     pub(crate) fn generation(&self) -> i32 {
         // SAFETY: the snapshot lives as long as `self`.
         unsafe { rd_kafka_consumer_group_metadata_generation_id(self.0.as_ptr()) }
@@ -37,9 +37,10 @@ impl GroupMetadata {
         unsafe { text(rd_kafka_consumer_group_metadata_member_id(self.0.as_ptr())) }
     }
 
-    /// Whether it stands for a member at all. Kafka takes offsets under empty metadata *unfenced*, whoever the members are.
+    /// Whether it stands for a member at all: generations and epochs of members count from 1 (a KIP-848 client has an id of its own making
+    /// and epoch 0 before it is in). Kafka takes offsets under empty metadata *unfenced*, whoever the members are.
     pub(crate) fn is_member(&self) -> bool {
-        self.generation() >= 0 && !self.member().is_empty()
+        self.generation() > 0 && !self.member().is_empty()
     }
 
     pub(super) fn as_ptr(&self) -> *const rd_kafka_consumer_group_metadata_t {

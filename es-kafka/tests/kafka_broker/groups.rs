@@ -12,6 +12,8 @@ pub(crate) const TESTS: &[BrokerTest] = &[
     ("a_revocation_waits_for_the_lane_in_a_kip_848_group", |kafka| a_revocation_waits_for_the_lane(kafka, GroupProtocol::Consumer)),
     ("offsets_of_a_former_generation_are_refused", offsets_of_a_former_generation_are_refused),
     ("a_static_member_that_died_gets_its_tasks_back", a_static_member_that_died_gets_its_tasks_back),
+    ("a_static_member_of_a_kip_848_group_waits_for_its_former_session", a_static_member_of_a_kip_848_group_waits),
+    ("a_second_member_of_the_same_instance_stops_the_first", a_second_member_of_the_same_instance_stops_the_first),
     ("a_lane_that_does_not_poll_loses_its_tasks", a_lane_that_does_not_poll_loses_its_tasks),
 ];
 
@@ -142,6 +144,46 @@ fn a_static_member_that_died_gets_its_tasks_back(kafka: &Server) {
     lane.produce(RecordBatch::new()).unwrap();
     lane.send_offsets(vec![offset(1, 1, fence)]).unwrap();
     lane.commit().unwrap();
+}
+
+fn a_static_member_of_a_kip_848_group_waits(kafka: &Server) {
+    let world = World::new(kafka, "static-848", 2);
+    let join = || {
+        let mut lane = world.lane_with(1, |config| {
+            config.group_protocol = GroupProtocol::Consumer;
+            config.group_instance_id = Some("instance-1".into());
+        });
+        lane.port.join();
+        lane
+    };
+    let mut former = join();
+    assert_eq!(former.tasks(2).len(), 2);
+    let mut lane = join();
+    let early = lane.comes(Duration::from_secs(3), |event| match event {
+        BrokerEvent::Assigned { .. } | BrokerEvent::Failed(_) => Some(format!("{event:?}")),
+        _ => None,
+    });
+    assert_eq!(early, None);
+    drop(former);
+    assert_eq!(lane.tasks(2).len(), 2);
+}
+
+fn a_second_member_of_the_same_instance_stops_the_first(kafka: &Server) {
+    let world = World::new(kafka, "twins", 1);
+    let join = || {
+        let mut lane = world.lane_with(1, |config| config.group_instance_id = Some("instance-1".into()));
+        lane.port.join();
+        lane
+    };
+    let mut first = join();
+    assert_eq!(first.tasks(1), [0]);
+    let mut second = join();
+    assert_eq!(second.tasks(1), [0]);
+    let error = first.until("a failure", |event| match event {
+        BrokerEvent::Failed(error) => Some(error.clone()),
+        _ => None,
+    });
+    assert!(error.kind == ErrorKind::Fatal && error.message.contains("group.instance.id"), "{error}");
 }
 
 fn a_lane_that_does_not_poll_loses_its_tasks(kafka: &Server) {

@@ -163,20 +163,34 @@ impl Lane {
         })
     }
 
-    /// Reads from `offset` to the end of what is readable; the end's offset comes with the records.
+    /// Waits until this many tasks are assigned.
+    pub(crate) fn tasks(&mut self, count: usize) -> Vec<i32> {
+        let mut tasks = Vec::new();
+        while tasks.len() < count {
+            tasks.extend(self.assigned().0);
+        }
+        tasks
+    }
+
+    /// Reads from `offset` to the end of the log; the end's offset comes with the records. A commit is acknowledged before its markers are
+    /// written, so the end of what is readable may first be told too early.
     pub(crate) fn read(&mut self, place: Place, offset: i64) -> (Vec<(i64, String)>, i64) {
         self.port.fetch(place, offset);
         let mut read = Vec::new();
-        let end = self.until("the end of the log", |event| match event {
-            BrokerEvent::Fetched(fetched) if fetched.place == place => {
-                read.extend(fetched.records.iter().map(|r| (r.offset, String::from_utf8_lossy(r.value.unwrap_or(b"-")).into_owned())));
-                (fetched.records.iter().next_back().is_none_or(|last| last.offset + 1 < fetched.next)).then_some(fetched.next)
+        loop {
+            let next = self.until("more of the log", |event| match event {
+                BrokerEvent::Fetched(fetched) if fetched.place == place => {
+                    read.extend(fetched.records.iter().map(|r| (r.offset, String::from_utf8_lossy(r.value.unwrap_or(b"-")).into_owned())));
+                    Some(fetched.next)
+                }
+                _ => None,
+            });
+            if next == self.extent(place).1 {
+                self.port.stop_fetch(place);
+                self.seen.retain(|event| !matches!(event, BrokerEvent::Fetched(fetched) if fetched.place == place));
+                return (read, next);
             }
-            _ => None,
-        });
-        self.port.stop_fetch(place);
-        self.seen.retain(|event| !matches!(event, BrokerEvent::Fetched(fetched) if fetched.place == place));
-        (read, end)
+        }
     }
 }
 

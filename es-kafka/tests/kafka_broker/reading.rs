@@ -30,10 +30,10 @@ fn a_new_fetch_replaces_the_old_one_and_nothing_stale_comes(kafka: &Server) {
         lane.port.fetch(commands(0), from);
         // Something may have been read for the former call and must not come.
         let first = lane.until("records", |event| match event {
-            BrokerEvent::Fetched(fetched) if fetched.place == commands(0) => Some(fetched.records.iter().next().map(|r| r.offset)),
+            BrokerEvent::Fetched(fetched) if fetched.place == commands(0) => fetched.records.iter().next().map(|record| record.offset),
             _ => None,
         });
-        assert_eq!(first, Some(from));
+        assert_eq!(first, from);
     }
     lane.port.stop_fetch(commands(0));
     let stale = |event: &BrokerEvent| matches!(event, BrokerEvent::Fetched(fetched) if fetched.place == commands(0)).then_some(());

@@ -15,6 +15,8 @@ pub(crate) const TESTS: &[BrokerTest] = &[
     ("stable_offsets_wait_for_the_transaction_of_a_dead_lane", stable_offsets_wait_for_the_transaction_of_a_dead_lane),
     ("a_record_that_is_too_large_is_told_and_the_transaction_aborts", a_record_that_is_too_large_is_told_and_the_transaction_aborts),
     ("a_commit_while_the_broker_dies_is_unknown_and_the_stable_offset_decides", a_commit_while_the_broker_dies_is_unknown),
+    ("a_topic_with_a_low_limit_gets_small_batches", a_topic_with_a_low_limit_gets_small_batches),
+    ("a_transaction_that_is_open_too_long_is_ended_by_the_broker", a_transaction_that_is_open_too_long_is_ended_by_the_broker),
     ("a_full_queue_is_waited_out", a_full_queue_is_waited_out),
     ("at_least_once_commits_offsets_with_the_group", at_least_once_commits_offsets_with_the_group),
 ];
@@ -157,23 +159,50 @@ fn a_commit_while_the_broker_dies_is_unknown(_: &Server) {
 
 fn a_record_that_is_too_large_is_told_and_the_transaction_aborts(kafka: &Server) {
     let world = World::new(kafka, "large", 1);
-    let mut lane = world.lane(0);
-    lane.init().unwrap();
     let large = "x".repeat(2_000_000);
-    let error = lane.produce(records(events(0), &["small", &large])).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::TooLarge, "{error}");
-    assert!(error.message.contains("-events-0"), "{error}");
-    lane.abort().unwrap();
-    // What the client takes and the broker refuses.
+    let refused = |lane: &mut Lane, values: &[&str]| {
+        lane.init().unwrap();
+        let error = lane.produce(records(events(0), values)).unwrap_err();
+        assert!(error.kind == ErrorKind::TooLarge && error.message.contains("-events-0"), "{error}");
+        lane.abort().unwrap();
+        lane.write(events(0), &["after"]);
+    };
+    // The broker refuses it, after the one before it was taken.
+    refused(&mut world.lane(0), &["small", &large]);
+    // The client refuses it.
     let mut lane = world.lane_with(1, |config| {
-        config.extra.insert("message.max.bytes".into(), "5000000".into());
+        config.extra.insert("message.max.bytes".into(), "1000000".into());
     });
+    refused(&mut lane, &["small", &large]);
+    assert_eq!(lane.read(events(0), 0).0.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["after", "after"]);
+}
+
+fn a_topic_with_a_low_limit_gets_small_batches(kafka: &Server) {
+    let world = World::new(kafka, "low", 1);
+    let limit = [("max.message.bytes".to_owned(), "5000".to_owned())];
+    world.admin().alter_configs(&world.config.topics[&Role::Events], &limit.into()).unwrap();
+    let mut lane = world.lane(0);
+    let token = lane.port.describe();
+    let Completion::Described(described) = lane.done(token) else { panic!("of another call") };
+    assert_eq!(described.unwrap().topics[1].max_message_bytes, 5_000);
     lane.init().unwrap();
-    let error = lane.produce(records(events(0), &[&large])).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::TooLarge, "{error}");
-    lane.abort().unwrap();
-    lane.write(events(0), &["after"]);
-    assert_eq!(lane.read(events(0), 0).0.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["after"]);
+    let value = "x".repeat(100);
+    lane.write(events(0), &vec![value.as_str(); 2_000]);
+    assert_eq!(lane.read(events(0), 0).1, 2_001);
+}
+
+fn a_transaction_that_is_open_too_long_is_ended_by_the_broker(kafka: &Server) {
+    let world = World::new(kafka, "slow", 1);
+    let mut lane = world.lane_with(0, |config| config.transaction_timeout = Duration::from_secs(2));
+    lane.init().unwrap();
+    lane.produce(records(events(0), &["too late"])).unwrap();
+    // The broker looks every ten seconds.
+    std::thread::sleep(Duration::from_secs(14));
+    let error = lane.commit().unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Fenced, "{error}");
+    lane.init().unwrap();
+    lane.write(events(0), &["in time"]);
+    assert_eq!(lane.read(events(0), 0).0.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["in time"]);
 }
 
 fn a_full_queue_is_waited_out(kafka: &Server) {

@@ -27,13 +27,13 @@ pub(crate) fn command() -> Command {
 pub(crate) fn run(arguments: &ArgMatches, app: App) -> Result<Exit, Box<dyn Error>> {
     let number = |name: &str| *arguments.get_one::<u64>(name).expect("it has a default");
     let (commands, accounts) = (number("commands"), number("accounts"));
-    let app = app.embedded(Embedded::new());
+    let embedded = Embedded::new();
+    let app = app.embedded(embedded.clone());
     let running = app.start()?;
-    let embedded = running.embedded().expect("it was just given");
 
     let begun = Instant::now();
     let partitions = app.settings()?.partitions;
-    feed(embedded, partitions, commands, accounts, number("seed"))?;
+    feed(&embedded, partitions, commands, accounts, number("seed"))?;
     let bar = ProgressBar::new(commands).with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} commands, {per_sec}, {elapsed}")?);
     let done = running.wait_until(Duration::from_secs(600), |lanes| {
         let committed = lanes.iter().map(|lane| lane.stats.committed_inputs).sum();
@@ -43,10 +43,10 @@ pub(crate) fn run(arguments: &ArgMatches, app: App) -> Result<Exit, Box<dyn Erro
     let took = begun.elapsed();
     bar.finish_and_clear();
 
-    let log = refold(&app, embedded)?;
+    let stats = running.stop()?.into_iter().map(|(_, stats)| stats).next().unwrap_or_default();
+    let log = refold(&app, &embedded)?;
     let mut stored = Totals::default();
     app.each_state::<Account>(|_, account| stored.add(account))?;
-    let stats = running.stop()?.into_iter().map(|(_, stats)| stats).next().unwrap_or_default();
     if !done {
         return Err(format!("only {} of {commands} commands were committed in {took:?}", stats.committed_inputs).into());
     }
@@ -59,8 +59,18 @@ pub(crate) fn run(arguments: &ArgMatches, app: App) -> Result<Exit, Box<dyn Erro
     println!("nothing to do, dead letters             {:>15}", stats.nothing + stats.dead_letters);
     println!("events + outcomes in the log            {:>15}  {}", outcomes, verdict(outcomes == commands, "one for each command"));
     println!("deposits - withdrawals                  {moved:>15}");
-    println!("sum of {:>6} balances in the store      {:>15}  {}", stored.accounts, stored.balance, verdict(stored.balance == moved, "equal"));
-    println!("sum of {:>6} balances refolded from log {:>15}  {}", log.state.accounts, log.state.balance, verdict(log.state == stored, "equal"));
+    println!(
+        "sum of {:>6} balances in the store      {:>15}  {}",
+        stored.accounts,
+        stored.balance,
+        verdict(stored.balance == moved, "equal")
+    );
+    println!(
+        "sum of {:>6} balances refolded from log {:>15}  {}",
+        log.state.accounts,
+        log.state.balance,
+        verdict(log.state == stored, "equal")
+    );
     println!("{commands} commands in {:.1} s, {} transactions", took.as_secs_f64(), stats.commits);
     Ok(if outcomes == commands && stored.balance == moved && log.state == stored { Exit::OK } else { Exit::FAILED })
 }

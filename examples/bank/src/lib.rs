@@ -127,7 +127,10 @@ mod tests {
 
     #[test]
     fn a_deposit_on_an_account_that_was_never_opened_counts() {
-        given::<Account>(()).when(AccountCommand::Deposit { amount: 5 }).then(Deposited { amount: 5 }).then_state(|a| assert_eq!(a.balance, 5));
+        given::<Account>(())
+            .when(AccountCommand::Deposit { amount: 5 })
+            .then(Deposited { amount: 5 })
+            .then_state(|a| assert_eq!(a.balance, 5));
     }
 
     #[test]
