@@ -37,3 +37,8 @@ pub use exit::Exit;
 pub use lane::LaneStatus;
 pub use running::Running;
 pub use settings::Settings;
+
+/// The README's examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
