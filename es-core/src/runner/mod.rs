@@ -15,25 +15,26 @@
 //! ```
 
 mod error;
+mod questions;
 mod remedy;
 mod settings;
+mod transaction;
 
 pub use error::RunnerError;
 pub use settings::{Changelog, Guarantee, Settings, Stats};
 
-use crate::broker::{
-    Appetite, Broker, BrokerError, BrokerEvent, Completion, Delivered, Description, ErrorKind, Extent, Fence, Fetched, OffsetCommit, Token,
-};
+use crate::broker::{Appetite, Broker, BrokerEvent, Completion, Fence, Fetched, Token};
 use crate::clock::Clock;
 use crate::partition::partition_of;
-use crate::record::{Place, RecordBatch, Role};
+use crate::record::RecordBatch;
 use crate::state_store::{StateStore, StoreError};
 use crate::task::entry::Entry;
-use crate::task::{Ends, Env, Logic, Order, Task, TaskError, TaskState, Topics};
+use crate::task::{Env, Logic, Order, Task, TaskError, TaskState, Topics};
 use crate::topology::Topology;
-use remedy::{Call, Remedy, remedy};
+use questions::Question;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use transaction::{Flight, Open, Outstanding, Recovery};
 
 /// What the loop is doing. See the [module](self) for the diagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,54 +106,6 @@ pub struct Runner<L: Logic, B: Broker, S: StateStore, C: Clock> {
     stats: Stats,
     scratch: String,
 }
-
-/// The batch that is being decided.
-struct Open {
-    number: u64,
-    records: RecordBatch,
-    inputs: usize,
-    since: Duration,
-}
-
-/// The batch that is being written and committed.
-struct Flight {
-    number: u64,
-    inputs: usize,
-    offsets: Vec<OffsetCommit>,
-    delivered: Vec<Delivered>,
-}
-
-/// A producer call.
-struct Outstanding {
-    call: Call,
-    /// `None`: to be repeated at `at`.
-    token: Option<Token>,
-    at: Duration,
-    /// When it was first made.
-    since: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Recovery {
-    /// The producer is to be re-created after the abort.
-    recreate: bool,
-    /// The batch may have been committed: the log decides.
-    unknown: bool,
-}
-
-/// A question to the broker that changes nothing.
-#[derive(Debug, Clone)]
-enum Question {
-    Topics,
-    Stable(Vec<i32>),
-    Extents(Vec<(i32, Option<i64>)>),
-    Leave,
-}
-
-/// The most failures in a row before a runner gives up.
-const MOST_FAILURES: u32 = 10;
-/// Inputs that one task processes before another gets its turn, and before completions are looked at.
-const TURN: usize = 500;
 
 impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     /// A runner that will join its group as soon as it has seen its topics and initialised its producer.
@@ -277,8 +230,6 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         task.committed_entry(&self.store, id).map_err(|error| RunnerError::Task(TaskError::Store { task: partition, error }))
     }
 
-    // ── what comes in ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
     fn handle_event(&mut self, event: BrokerEvent) {
         match event {
             BrokerEvent::Done(token, completion) => self.handle_done(token, completion),
@@ -361,380 +312,6 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             Err(error) => self.begin_stop(Some(RunnerError::Task(TaskError::Store { task: partition, error }))),
         }
     }
-
-    // ── questions ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    fn ask(&mut self, question: Question) {
-        let topology = &self.env.topology;
-        let token = match &question {
-            Question::Topics => self.broker.describe(),
-            Question::Stable(tasks) => self.broker.stable_offsets(tasks.iter().map(|t| Place::new(topology.input(), *t)).collect()),
-            Question::Extents(tasks) => {
-                let roles: Vec<Role> = topology.topics().map(|(role, _)| role).filter(|role| *role != Role::DeadLetters).collect();
-                let places = tasks.iter().flat_map(|(task, _)| roles.iter().map(|role| Place::new(*role, *task)));
-                self.broker.extents(places.collect())
-            }
-            Question::Leave => self.broker.leave(),
-        };
-        self.questions.insert(token, question);
-    }
-
-    fn handle_answer(&mut self, question: Question, completion: Completion) {
-        let failed = match (&question, completion) {
-            (Question::Topics, Completion::Described(Ok(description))) => return self.handle_topics(&description),
-            (Question::Stable(_), Completion::StableOffsets(Ok(offsets))) => return self.handle_stable(&offsets),
-            (Question::Extents(tasks), Completion::Extents(Ok(extents))) => {
-                let tasks = tasks.clone();
-                return self.handle_extents(&tasks, &extents);
-            }
-            (Question::Leave, Completion::Left(_)) => return self.become_phase(Phase::Stopped),
-            (Question::Topics, Completion::Described(Err(error)))
-            | (Question::Stable(_), Completion::StableOffsets(Err(error)))
-            | (Question::Extents(_), Completion::Extents(Err(error))) => error,
-            (question, completion) => unreachable!("{question:?} was answered with {completion:?}"),
-        };
-        match failed.kind {
-            ErrorKind::Fatal => self.begin_stop(Some(RunnerError::Broker { doing: "asking for topics and offsets", error: failed })),
-            _ => {
-                tracing::debug!(?question, %failed, "asked again");
-                self.repeats.push((self.clock.now() + self.env.settings.retry_pause, question));
-            }
-        }
-    }
-
-    fn look_at_topics(&mut self) {
-        let pending = self.questions.values().chain(self.repeats.iter().map(|(_, q)| q)).any(|q| matches!(q, Question::Topics));
-        if !pending && self.phase != Phase::Starting {
-            self.ask(Question::Topics);
-        }
-        self.looked = self.clock.now();
-    }
-
-    fn handle_topics(&mut self, description: &Description) {
-        let found = match topics(&self.env.topology, description) {
-            Ok(found) => found,
-            Err(error) => return self.begin_stop(Some(error)),
-        };
-        if self.phase == Phase::Starting {
-            self.env.topics = found;
-            self.become_phase(Phase::Joining);
-            return self.make(Call::Init);
-        }
-        let known = &self.env.topics;
-        let topology = &self.env.topology;
-        let changed = if found.partitions != known.partitions {
-            Some(format!("the number of partitions went from {} to {}", known.partitions, found.partitions))
-        } else if found.cluster != known.cluster {
-            Some(format!("the cluster is `{}` and was `{}`", found.cluster, known.cluster))
-        } else if found.input != known.input {
-            Some(format!("`{}` was deleted and created again", topology.topic(topology.input()).unwrap_or("?")))
-        } else if found.events != known.events {
-            Some(format!("`{}` was deleted and created again", topology.topic(Role::Events).unwrap_or("?")))
-        } else {
-            None
-        };
-        if let Some(what) = changed {
-            self.begin_stop(Some(RunnerError::TopicsChanged { component: topology.component.clone(), what }));
-        }
-    }
-
-    fn handle_stable(&mut self, offsets: &[(Place, Option<i64>)]) {
-        let mut opening = Vec::new();
-        for (place, stable) in offsets {
-            let Some(task) = self.tasks.get_mut(&place.partition) else { continue };
-            match task.state() {
-                TaskState::Opening => opening.push((place.partition, *stable)),
-                TaskState::Rewinding if !task.resume(*stable, &self.env) => {
-                    tracing::warn!(
-                        task = place.partition,
-                        ?stable,
-                        known = task.committed().input,
-                        "another offset was committed: opened anew"
-                    );
-                    task.reset(&self.env);
-                }
-                _ => {}
-            }
-        }
-        if !opening.is_empty() {
-            self.ask(Question::Extents(opening));
-        }
-    }
-
-    fn handle_extents(&mut self, tasks: &[(i32, Option<i64>)], extents: &[Extent]) {
-        for (partition, stable) in tasks {
-            let Some(task) = self.tasks.get_mut(partition).filter(|t| t.state() == TaskState::Opening) else { continue };
-            let extents = extents.iter().filter(|e| e.place.partition == *partition).copied().collect();
-            let outcome = task.open(&mut self.store, Ends { stable: *stable, extents }, &self.env);
-            self.check(outcome);
-        }
-    }
-
-    /// Asks for the stable offsets of the tasks that wait for them.
-    fn ask_for_offsets(&mut self) {
-        let asked: Vec<i32> = self
-            .questions
-            .values()
-            .chain(self.repeats.iter().map(|(_, q)| q))
-            .flat_map(|question| match question {
-                Question::Stable(tasks) => tasks.clone(),
-                Question::Extents(tasks) => tasks.iter().map(|(task, _)| *task).collect(),
-                Question::Topics | Question::Leave => Vec::new(),
-            })
-            .collect();
-        let waiting = self.tasks.values().filter(|t| matches!(t.state(), TaskState::Opening | TaskState::Rewinding)).map(Task::partition);
-        let waiting: Vec<i32> = waiting.filter(|partition| !asked.contains(partition)).collect();
-        if !waiting.is_empty() {
-            self.ask(Question::Stable(waiting));
-        }
-    }
-
-    // ── the transaction ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    /// Processes what waits into the open batch, every task in its turn.
-    fn fill(&mut self) {
-        let partitions: Vec<i32> = self.tasks.values().filter(|t| t.buffered() > 0).map(Task::partition).collect();
-        if partitions.is_empty() {
-            return;
-        }
-        self.turn += 1;
-        for n in 0..partitions.len() {
-            let room = self.room().min(TURN);
-            if room == 0 {
-                return;
-            }
-            let task = self.tasks.get_mut(&partitions[(self.turn + n) % partitions.len()]).expect("it was just listed");
-            let Open { number, records, .. } = &mut self.open;
-            let taken = task.process(&self.logic, &self.store, *number, room, records, &self.env, &mut self.stats, &mut self.scratch);
-            let Some(taken) = self.check(taken) else { return };
-            if taken > 0 && self.open.inputs == 0 {
-                self.open.since = self.clock.now();
-            }
-            self.open.inputs += taken;
-        }
-    }
-
-    /// How many more inputs the open batch takes.
-    fn room(&self) -> usize {
-        let most = if self.single { 1 } else { self.env.settings.batch_records };
-        if self.open.records.byte_len() >= self.env.settings.batch_bytes { 0 } else { most.saturating_sub(self.open.inputs) }
-    }
-
-    /// Closes the open batch and begins to write it.
-    fn take_off(&mut self) {
-        let Some(fence) = self.fence else { return };
-        if self.is_doomed() {
-            return self.give_up(Remedy::Abort { recreate: false });
-        }
-        let now = self.clock.now();
-        let due = match self.env.settings.changelog {
-            Changelog::Checkpoint { every } => now >= self.checkpointed + every,
-            _ => false,
-        };
-        if due {
-            self.checkpointed = now;
-        }
-        let next = Open { number: self.open.number + 1, records: RecordBatch::new(), inputs: 0, since: now };
-        let mut open = std::mem::replace(&mut self.open, next);
-        let mut offsets = Vec::new();
-        let mut failed = None;
-        for task in self.tasks.values_mut() {
-            match task.close_batch(&self.store, open.number, &mut open.records, &self.env, due) {
-                Ok(Some(offset)) => {
-                    offsets.push(OffsetCommit { place: Place::new(self.env.topology.input(), task.partition()), offset, fence })
-                }
-                Ok(None) => {}
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        self.flight = Some(Flight { number: open.number, inputs: open.inputs, offsets, delivered: Vec::new() });
-        if let Some(error) = failed {
-            self.roll_back();
-            return self.begin_stop(Some(RunnerError::Task(error)));
-        }
-        let token = self.broker.produce(open.records);
-        self.call = Some(Outstanding { call: Call::Produce, token: Some(token), at: now, since: now });
-    }
-
-    /// Makes a producer call for the first time.
-    fn make(&mut self, call: Call) {
-        let since = self.clock.now();
-        self.call = Some(Outstanding { call, token: None, at: since, since });
-        self.repeat_call();
-    }
-
-    /// Makes the producer call that is due.
-    fn repeat_call(&mut self) {
-        let now = self.clock.now();
-        let Some(outstanding) = self.call.as_mut().filter(|c| c.token.is_none() && c.at <= now) else { return };
-        let token = match outstanding.call {
-            Call::Init => self.broker.init_producer(),
-            Call::SendOffsets => self.broker.send_offsets(self.flight.as_ref().expect("offsets belong to a flight").offsets.clone()),
-            Call::Commit => self.broker.commit(),
-            Call::Abort => self.broker.abort(),
-            Call::Produce => unreachable!("records are written once"),
-        };
-        outstanding.token = Some(token);
-    }
-
-    fn handle_call(&mut self, made: Outstanding, outcome: Result<Vec<Delivered>, BrokerError>) {
-        let took = self.clock.now().saturating_sub(made.since);
-        let error = match (made.call, outcome) {
-            (Call::Commit, Ok(_)) if took > self.env.settings.uncertain_after && self.env.settings.guarantee == Guarantee::ExactlyOnce => {
-                BrokerError::new(ErrorKind::Unknown, format!("the commit took {took:?}, so a late copy of its request may be on its way"))
-            }
-            (call, Ok(delivered)) => return self.go_on(call, delivered),
-            (_, Err(error)) => error,
-        };
-        let late = took > self.env.settings.retry_for;
-        if error.kind == ErrorKind::Fenced {
-            self.fencings += 1;
-        }
-        let remedy = remedy(made.call, error.kind, late);
-        if remedy == Remedy::Again && self.fencings < 2 {
-            let at = self.clock.now() + self.env.settings.retry_pause;
-            self.call = Some(Outstanding { call: made.call, token: None, at, since: made.since });
-            return;
-        }
-        tracing::warn!(component = self.env.topology.component, call = ?made.call, kind = ?error.kind, %error, ?remedy, "a producer call failed");
-        self.failures += 1;
-        let batch_is_lost = matches!(remedy, Remedy::Abort { .. } | Remedy::Recreate { unknown: false });
-        if error.kind == ErrorKind::TooLarge && batch_is_lost {
-            self.refuse_too_large();
-        }
-        if self.fencings >= 2 {
-            self.roll_back();
-            return self.begin_stop(Some(RunnerError::Fenced { error }));
-        }
-        if remedy == Remedy::Stop || self.failures > MOST_FAILURES {
-            self.call = None;
-            if made.call != Call::Commit {
-                self.roll_back();
-            }
-            return self.begin_stop(Some(RunnerError::Broker { doing: "writing a transaction", error }));
-        }
-        self.give_up(remedy);
-    }
-
-    /// The next call of a transaction or of a recovery.
-    fn go_on(&mut self, call: Call, delivered: Vec<Delivered>) {
-        match call {
-            Call::Produce if self.is_doomed() => self.give_up(Remedy::Abort { recreate: false }),
-            Call::Produce => {
-                self.flight.as_mut().expect("records belong to a flight").delivered = delivered;
-                self.make(Call::SendOffsets);
-            }
-            Call::SendOffsets if self.is_doomed() => self.give_up(Remedy::Abort { recreate: false }),
-            Call::SendOffsets => self.make(Call::Commit),
-            Call::Commit => self.land(),
-            Call::Abort if self.recovery.is_some_and(|r| r.recreate) => self.make(Call::Init),
-            Call::Init if self.phase == Phase::Joining => {
-                self.become_phase(Phase::Running);
-                self.broker.join();
-            }
-            Call::Abort | Call::Init => self.recovered(),
-        }
-    }
-
-    /// The flight is committed.
-    fn land(&mut self) {
-        let flight = self.flight.take().expect("a commit belongs to a flight");
-        for task in self.tasks.values_mut() {
-            task.commit(flight.number, &flight.delivered);
-        }
-        self.stats.commits += 1;
-        self.stats.committed_inputs += flight.inputs as u64;
-        self.failures = 0;
-        self.fencings = 0;
-        if self.single && self.stats.commits.is_multiple_of(64) {
-            self.single = false;
-        }
-    }
-
-    /// A batch cannot be committed, or its outcome is unknown.
-    fn give_up(&mut self, remedy: Remedy) {
-        let (abort, recreate, unknown) = match remedy {
-            Remedy::Abort { recreate } => (self.flight.is_some(), recreate, false),
-            Remedy::Recreate { unknown } => (false, true, unknown),
-            Remedy::Again | Remedy::Stop => unreachable!("these give nothing up"),
-        };
-        // Outside a transaction, part of a batch may be in the log: only the log can tell.
-        let unknown = unknown || self.env.settings.guarantee == Guarantee::AtLeastOnce;
-        self.stats.aborts += 1;
-        if unknown {
-            self.stats.unknown_outcomes += 1;
-            self.flight = None;
-            self.forget_open();
-        } else {
-            self.roll_back();
-        }
-        self.drop_questions();
-        self.recovery = Some(Recovery { recreate, unknown: unknown || self.recovery.is_some_and(|r| r.unknown) });
-        if self.phase == Phase::Running {
-            self.become_phase(Phase::Recovering);
-        }
-        match (abort, recreate) {
-            (true, _) => self.make(Call::Abort),
-            (false, true) => self.make(Call::Init),
-            (false, false) => self.recovered(),
-        }
-    }
-
-    /// The producer is whole again: the stable committed offsets say where to go on.
-    fn recovered(&mut self) {
-        let recovery = self.recovery.take().expect("a recovery is under way");
-        for task in self.tasks.values_mut() {
-            match recovery.unknown {
-                true => task.reset(&self.env),
-                false => task.rewind(),
-            }
-        }
-        if self.phase == Phase::Recovering {
-            self.become_phase(Phase::Running);
-        }
-    }
-
-    /// Undoes the open batch and the flight, which is known not to be committed.
-    fn roll_back(&mut self) {
-        let flight = self.flight.take();
-        for task in self.tasks.values_mut() {
-            task.rollback(self.open.number);
-            if let Some(flight) = &flight {
-                task.rollback(flight.number);
-            }
-        }
-        self.forget_open();
-    }
-
-    fn forget_open(&mut self) {
-        self.open = Open { number: self.open.number + 1, records: RecordBatch::new(), inputs: 0, since: self.clock.now() };
-    }
-
-    /// Answers to questions that were asked before a recovery tell nothing afterwards.
-    fn drop_questions(&mut self) {
-        let stale = |question: &Question| matches!(question, Question::Stable(_) | Question::Extents(_));
-        self.questions.retain(|_, question| !stale(question));
-        self.repeats.retain(|(_, question)| !stale(question));
-    }
-
-    /// Whether a task with an uncommitted batch is somebody else's already.
-    fn is_doomed(&self) -> bool {
-        self.lost.iter().any(|partition| self.tasks.get(partition).is_some_and(Task::is_pending))
-    }
-
-    /// The broker has refused a record as too large: inputs go one by one, and the one whose record it is goes to the dead letters.
-    fn refuse_too_large(&mut self) {
-        let Some(flight) = &self.flight else { return };
-        if flight.inputs == 1 {
-            let alone = flight.offsets[0].place.partition;
-            if let Some(task) = self.tasks.get_mut(&alone) {
-                task.refuse_next();
-            }
-        }
-        self.single = true;
-    }
-
-    // ── what follows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     fn drive(&mut self) {
         self.repeat_call();
@@ -913,30 +490,4 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         tracing::debug!(component = self.env.topology.component, from = ?self.phase, to = ?next, "runner");
         self.phase = next;
     }
-}
-
-/// What the engine needs to know of the topics.
-fn topics(topology: &Topology, description: &Description) -> Result<Topics, RunnerError> {
-    let find = |role: Role| description.topics.iter().find(|t| t.role == role);
-    let mut partitions = None;
-    for (role, name) in topology.topics() {
-        let Some(found) = find(role) else {
-            return Err(RunnerError::TopicMissing { component: topology.component.clone(), topic: name.to_owned() });
-        };
-        let wanted = *partitions.get_or_insert(found.partitions);
-        if role != Role::DeadLetters && found.partitions != wanted {
-            let topic = name.to_owned();
-            return Err(RunnerError::Partitions { component: topology.component.clone(), topic, found: found.partitions, wanted });
-        }
-    }
-    let (input, events) = (find(topology.input()).expect("it was found"), find(Role::Events).expect("it was found"));
-    Ok(Topics {
-        cluster: description.cluster.clone(),
-        input: input.id,
-        events: events.id,
-        partitions: input.partitions,
-        dead_letter_partitions: find(Role::DeadLetters).map_or(1, |t| t.partitions),
-        // Kafka counts a batch's own overhead too.
-        max_event_bytes: events.max_message_bytes.saturating_sub(512),
-    })
 }
