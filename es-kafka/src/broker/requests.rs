@@ -5,11 +5,13 @@ use crate::admin::Admin;
 use crate::client::Logs;
 use crate::config::KafkaConfig;
 use crate::error::{code_of, is_passing, request_error};
+use crate::ffi::{NativeError, describe as native};
 use es_core::broker::{BrokerError, Description, ErrorKind, Extent, TopicInfo};
 use es_core::record::{Place, Role};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,8 +40,9 @@ pub(super) fn stable_offsets(
     }
     let what = format!("reading the committed offsets of group {}", config.group_id);
     let answer = patiently(&what, closing, || {
-        let answer = consumer.committed_offsets(asked.clone(), TRY)?;
-        answer.elements().iter().try_for_each(|element| element.error())?;
+        let plain = |error: KafkaError| NativeError::plain(code_of(&error));
+        let answer = consumer.committed_offsets(asked.clone(), TRY).map_err(plain)?;
+        answer.elements().iter().try_for_each(|element| element.error()).map_err(plain)?;
         Ok(answer)
     })?;
     places
@@ -55,18 +58,28 @@ pub(super) fn stable_offsets(
         .collect()
 }
 
-/// The oldest and the next offset of these partitions.
+/// The oldest and the next offset of these partitions, what is not committed included.
 pub(super) fn extents(
     consumer: &BaseConsumer<Logs>,
     config: &KafkaConfig,
     places: &[Place],
     closing: &AtomicBool,
 ) -> Result<Vec<Extent>, BrokerError> {
+    let distinct: BTreeSet<Place> = places.iter().copied().collect();
+    let mut ask = |which: Offset| {
+        let mut list = TopicPartitionList::with_capacity(distinct.len());
+        for place in &distinct {
+            list.add_partition_offset(config.topic(place.role)?, place.partition, which).expect("an offset by name");
+        }
+        patiently("reading the extents of partitions", closing, || native::offsets(consumer.client(), &list, TRY))
+    };
+    let (starts, ends) = (ask(Offset::Beginning)?, ask(Offset::End)?);
     let extent = |place: &Place| {
-        let topic = config.topic(place.role)?;
-        let what = format!("reading the extent of {topic}-{}", place.partition);
-        let (start, end) = patiently(&what, closing, || consumer.fetch_watermarks(topic, place.partition, TRY))?;
-        Ok(Extent { place: *place, start, end })
+        let key = (config.topic(place.role)?.to_owned(), place.partition);
+        match (starts.get(&key), ends.get(&key)) {
+            (Some(start), Some(end)) => Ok(Extent { place: *place, start: *start, end: *end }),
+            _ => Err(BrokerError::new(ErrorKind::Fatal, format!("the broker tells no extent of {}-{}", key.0, key.1))),
+        }
     };
     places.iter().map(extent).collect()
 }
@@ -96,22 +109,20 @@ pub(super) fn describe(config: &KafkaConfig, closing: &AtomicBool) -> Result<Des
 }
 
 /// Tries until it succeeds, fails for a reason that does not pass by itself, or time is up.
-fn patiently<T>(what: &str, closing: &AtomicBool, mut call: impl FnMut() -> Result<T, KafkaError>) -> Result<T, BrokerError> {
+fn patiently<T>(what: &str, closing: &AtomicBool, mut call: impl FnMut() -> Result<T, NativeError>) -> Result<T, BrokerError> {
     let begun = Instant::now();
     loop {
         let error = match call() {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        let code = match code_of(&error) {
-            // A topic that was just created is not known to every broker yet.
-            Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopic if begun.elapsed() < TRY => Code::WaitCache,
-            code => code,
-        };
-        if !is_passing(code) || begun.elapsed() > PATIENCE || closing.load(Ordering::SeqCst) {
-            return Err(request_error(what, code, &error.to_string()));
+        let unknown = matches!(error.code, Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopic);
+        // A topic that was just created is not known to every broker yet.
+        let passing = is_passing(error.code) || (unknown && begun.elapsed() < TRY);
+        if !passing || begun.elapsed() > PATIENCE || closing.load(Ordering::SeqCst) {
+            return Err(request_error(what, error.code, &error.text));
         }
-        tracing::debug!(?code, "{what}: {error}");
+        tracing::debug!(code = ?error.code, "{what}: {}", error.text);
         thread::sleep(PAUSE);
     }
 }

@@ -1,22 +1,26 @@
-//! Topic ids, the cluster's id, and changes of single topic settings.
+//! Topic ids, the cluster's id, offsets beyond what is committed, and changes of single topic settings.
 
 use super::{NativeError, text};
 use es_core::broker::TopicId;
+use rdkafka::TopicPartitionList;
 use rdkafka::bindings::{
-    rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new, rd_kafka_AdminOptions_set_request_timeout, rd_kafka_AdminOptions_t,
-    rd_kafka_AlterConfigOpType_t, rd_kafka_ConfigResource_add_incremental_config, rd_kafka_ConfigResource_destroy,
-    rd_kafka_ConfigResource_error, rd_kafka_ConfigResource_error_string, rd_kafka_ConfigResource_new, rd_kafka_DescribeTopics,
-    rd_kafka_DescribeTopics_result_topics, rd_kafka_IncrementalAlterConfigs, rd_kafka_IncrementalAlterConfigs_result_resources,
-    rd_kafka_ResourceType_t, rd_kafka_TopicCollection_destroy, rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error,
+    rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new, rd_kafka_AdminOptions_set_isolation_level,
+    rd_kafka_AdminOptions_set_request_timeout, rd_kafka_AdminOptions_t, rd_kafka_AlterConfigOpType_t,
+    rd_kafka_ConfigResource_add_incremental_config, rd_kafka_ConfigResource_destroy, rd_kafka_ConfigResource_error,
+    rd_kafka_ConfigResource_error_string, rd_kafka_ConfigResource_new, rd_kafka_DescribeTopics, rd_kafka_DescribeTopics_result_topics,
+    rd_kafka_IncrementalAlterConfigs, rd_kafka_IncrementalAlterConfigs_result_resources, rd_kafka_IsolationLevel_t, rd_kafka_ListOffsets,
+    rd_kafka_ListOffsets_result_infos, rd_kafka_ListOffsetsResultInfo_topic_partition, rd_kafka_ResourceType_t,
+    rd_kafka_TopicCollection_destroy, rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error,
     rd_kafka_TopicDescription_name, rd_kafka_TopicDescription_partitions, rd_kafka_TopicDescription_t, rd_kafka_TopicDescription_topic_id,
     rd_kafka_TopicPartitionInfo_replicas, rd_kafka_Uuid_least_significant_bits, rd_kafka_Uuid_most_significant_bits, rd_kafka_admin_op_t,
     rd_kafka_clusterid, rd_kafka_error_code, rd_kafka_error_string, rd_kafka_event_DescribeTopics_result,
-    rd_kafka_event_IncrementalAlterConfigs_result, rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_error_string,
-    rd_kafka_event_t, rd_kafka_mem_free, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t,
-    rd_kafka_resp_err_t, rd_kafka_t,
+    rd_kafka_event_IncrementalAlterConfigs_result, rd_kafka_event_ListOffsets_result, rd_kafka_event_destroy, rd_kafka_event_error,
+    rd_kafka_event_error_string, rd_kafka_event_t, rd_kafka_mem_free, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll,
+    rd_kafka_queue_t, rd_kafka_resp_err_t, rd_kafka_t,
 };
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::types::RDKafkaErrorCode;
+use std::collections::BTreeMap;
 use std::ffi::{CString, c_int};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
@@ -90,6 +94,38 @@ pub(crate) fn alter_configs<C: ClientContext>(
     }
 }
 
+/// The offset of each of these partitions that its place in the list asks for: [`Offset::Beginning`](rdkafka::Offset::Beginning) the oldest
+/// that is kept, [`Offset::End`](rdkafka::Offset::End) the high watermark, open transactions included, whatever the client's
+/// `isolation.level` is. No partition may be there twice.
+pub(crate) fn offsets<C: ClientContext>(
+    client: &Client<C>,
+    list: &TopicPartitionList,
+    wait: Duration,
+) -> Result<BTreeMap<(String, i32), i64>, NativeError> {
+    let rk = client.native_ptr();
+    let operation = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+    let level = rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED;
+    // SAFETY: the list lives during the call, which copies it; the answer's parts live as long as the event, and are copied.
+    unsafe {
+        let mut refused = Ok(());
+        let answer = ask(rk, operation, wait, |options, queue| {
+            refused = NativeError::check(rd_kafka_AdminOptions_set_isolation_level(options, level));
+            rd_kafka_ListOffsets(rk, list.ptr(), options, queue);
+        });
+        refused?;
+        let answer = answer?;
+        let (mut found, mut count) = (BTreeMap::new(), 0);
+        let infos = rd_kafka_ListOffsets_result_infos(rd_kafka_event_ListOffsets_result(answer.0.as_ptr()), &mut count);
+        for i in 0..count {
+            let told = &*rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i));
+            let code = RDKafkaErrorCode::from(told.err);
+            failure(told.err, || format!("{}-{}: {code}", text(told.topic), told.partition))?;
+            found.insert((text(told.topic), told.partition), told.offset);
+        }
+        Ok(found)
+    }
+}
+
 /// The cluster's id; `None` when no broker answered in time.
 pub(crate) fn cluster_id<C: ClientContext>(client: &Client<C>, wait: Duration) -> Option<String> {
     let rk = client.native_ptr();
@@ -113,7 +149,7 @@ unsafe fn ask(
     rk: *mut rd_kafka_t,
     operation: rd_kafka_admin_op_t,
     wait: Duration,
-    call: impl FnOnce(*const rd_kafka_AdminOptions_t, *mut rd_kafka_queue_t),
+    call: impl FnOnce(*mut rd_kafka_AdminOptions_t, *mut rd_kafka_queue_t),
 ) -> Result<Event, NativeError> {
     let wait = c_int::try_from(wait.as_millis()).unwrap_or(c_int::MAX);
     // SAFETY: by the caller's word; options and queue are ours and freed once.

@@ -1,5 +1,6 @@
 //! The broker port against a real Kafka: transactions, groups, reading, settings.
 
+mod conformance;
 mod groups;
 mod lane;
 mod reading;
@@ -13,5 +14,5 @@ fn main() -> ExitCode {
     // `RUST_LOG=debug` shows what librdkafka says.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    run_broker_tests([transactions::TESTS, reading::TESTS, groups::TESTS, settings::TESTS].concat())
+    run_broker_tests([conformance::TESTS, transactions::TESTS, reading::TESTS, groups::TESTS, settings::TESTS].concat())
 }

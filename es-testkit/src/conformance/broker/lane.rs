@@ -177,6 +177,19 @@ impl<B: Broker> Lane<B> {
         }
     }
 
+    /// Waits until start and end of these partitions are these: a commit or abort may be answered before its control records are written.
+    pub(super) fn extents_become(&mut self, places: &[Place], expected: &[(i64, i64)]) {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let extents = self.extents(places);
+            if extents == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the extents of {places:?} are {extents:?}, not {expected:?}");
+            self.poll();
+        }
+    }
+
     /// Reads from `offset` on until the port has told that `end` is reached; the values.
     pub(super) fn read_to(&mut self, place: Place, offset: i64, end: i64) -> Vec<(i64, String)> {
         self.next.remove(&place);

@@ -1,0 +1,112 @@
+//! The port's conformance suite, as the cluster in memory passes it, on a real Kafka.
+
+use crate::lane::{World, records};
+use es_kafka::broker::*;
+use es_kafka::config::GroupProtocol;
+use es_kafka::record::{Place, Role};
+use es_kafka::runner::Guarantee;
+use es_testkit::conformance::broker::{Case, Harness, cases};
+use es_testkit::kafka_server::{BrokerTest, Server};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(crate) const TESTS: &[BrokerTest] = &[
+    ("the_port_conforms_with_classic_groups", |kafka| conforms(kafka, GroupProtocol::Classic)),
+    ("the_port_conforms_with_kip_848_groups", |kafka| conforms(kafka, GroupProtocol::Consumer)),
+];
+
+/// How many scripts run at a time: most of their time is waiting.
+const AT_A_TIME: usize = 8;
+
+fn conforms(kafka: &Server, protocol: GroupProtocol) {
+    let left = Mutex::new(cases().into_iter());
+    let failed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                loop {
+                    let next = left.lock().unwrap().next();
+                    let Some((name, case)): Option<Case<Kafka<'_>>> = next else { return };
+                    let mut harness = Kafka { kafka, protocol, world: None, writer: None };
+                    if catch_unwind(AssertUnwindSafe(|| case(&mut harness))).is_err() {
+                        failed.lock().unwrap().push(name);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(failed.into_inner().unwrap(), [] as [&str; 0], "these scripts failed; their panics are above");
+}
+
+struct Kafka<'a> {
+    kafka: &'a Server,
+    protocol: GroupProtocol,
+    world: Option<World<'a>>,
+    /// Writes outside of transactions, past the ports of the script.
+    writer: Option<KafkaBroker>,
+}
+
+impl Kafka<'_> {
+    fn port(&self, name: &str, guarantee: Guarantee) -> KafkaBroker {
+        let world = self.world.as_ref().expect("a script begins with `fresh`");
+        let mut config = world.config.clone();
+        config.transactional_id = format!("{}-{name}", world.name);
+        config.group_protocol = self.protocol;
+        config.guarantee = guarantee;
+        config.topics.insert(Role::Outcomes, format!("{}-outcomes", world.name));
+        KafkaBroker::new(config).unwrap()
+    }
+}
+
+impl Harness for Kafka<'_> {
+    type Broker = KafkaBroker;
+
+    fn fresh(&mut self, partitions: i32) {
+        self.world = Some(World::new(self.kafka, "conformance", partitions));
+        let mut writer = self.port("writer", Guarantee::AtLeastOnce);
+        let token = writer.init_producer();
+        assert!(matches!(answer(&mut writer, token), Completion::Initialised(Ok(()))));
+        self.writer = Some(writer);
+    }
+
+    fn client(&mut self, lane: u32) -> KafkaBroker {
+        self.port(&lane.to_string(), Guarantee::ExactlyOnce)
+    }
+
+    fn produce(&mut self, place: Place, value: &str) -> i64 {
+        let writer = self.writer.as_mut().expect("a script begins with `fresh`");
+        let token = writer.produce(records(place, &[value]));
+        match answer(writer, token) {
+            Completion::Produced(Ok(delivered)) => delivered[0].last,
+            other => panic!("produce was answered with {other:?}"),
+        }
+    }
+
+    fn read_committed(&mut self, place: Place) -> Vec<(i64, String)> {
+        let mut reader = self.port("reader", Guarantee::ExactlyOnce);
+        reader.fetch(place, 0);
+        let mut read = Vec::new();
+        // A commit is acknowledged before its markers are written, and a transaction may be open: so nobody tells that this was all.
+        let mut last = Instant::now();
+        while last.elapsed() < Duration::from_millis(500) {
+            if let Some(BrokerEvent::Fetched(fetched)) = reader.poll(Duration::from_millis(100), Appetite::All) {
+                let value = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+                read.extend(fetched.records.iter().map(|record| (record.offset, value(record.value))));
+                last = Instant::now();
+            }
+        }
+        read
+    }
+}
+
+fn answer(port: &mut KafkaBroker, token: Token) -> Completion {
+    let begun = Instant::now();
+    loop {
+        match port.poll(Duration::from_secs(1), Appetite::NoRecords) {
+            Some(BrokerEvent::Done(of, completion)) if of == token => return completion,
+            _ => assert!(begun.elapsed() < Duration::from_secs(30), "no answer to {token:?}"),
+        }
+    }
+}
