@@ -10,6 +10,11 @@ use toml::de::{DeTable, DeValue};
 /// The prefix of environment variables.
 const PREFIX: &str = "ES_";
 
+/// Whether a variable is for the tests' own use (see `es_testkit::kafka_server`), and no setting.
+fn is_for_tests(name: &str) -> bool {
+    name.starts_with("ES_TEST_") || name == "ES_KAFKA_HOME"
+}
+
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -87,7 +92,10 @@ impl Sources {
     pub fn from_environment() -> Self {
         let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
         let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-        Sources { environment: environment.filter(|(name, _)| name.starts_with(PREFIX)).collect(), ..Self::default() }
+        Sources {
+            environment: environment.filter(|(name, _)| name.starts_with(PREFIX) && !is_for_tests(name)).collect(),
+            ..Self::default()
+        }
     }
 
     /// Puts the settings of an application together.
