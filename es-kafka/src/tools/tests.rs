@@ -92,6 +92,15 @@ fn a_restart_goes_on_where_the_application_stopped() {
 }
 
 #[test]
+fn an_application_can_be_stopped_as_soon_as_it_has_started() {
+    for pause in [0, 0, 0, 0, 1, 2, 5, 10, 25] {
+        let running = app(&Embedded::new(), |_| {}).start().unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        running.stop().unwrap();
+    }
+}
+
+#[test]
 fn verify_finds_a_store_that_differs_from_its_log() {
     let embedded = Embedded::new();
     let app = app(&embedded, |_| {});

@@ -74,14 +74,16 @@ fn every_command_counts_once_over_kill_9_and_the_tools_agree(kafka: &Server) {
     let state = app.tool(&["state", "get", "acct-7", "--json"]);
     assert!(state.stdout.contains(&format!("\"sequence\":{each}")), "{} {}", state.stdout, state.stderr);
     assert!(state.stderr.contains("from the log") || state.code == 0, "{}", state.stderr);
-    assert_eq!(running.terminate().code, 0);
+    let ended = running.terminate();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
 
     // A lost disk is restored from changelog and log.
     app.lose_disk();
     let running = app.start();
     kafka.produce(&app.topic("commands"), records(0..accounts));
     kafka.wait_for_committed(&app.topic("events"), commands + accounts, LONG);
-    assert_eq!(running.terminate().code, 0);
+    let ended = running.terminate();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
     let verified = app.tool(&["verify"]);
     assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
 }
@@ -98,7 +100,8 @@ fn wrong_topics_stop_the_start_and_apply_mends_them(kafka: &Server) {
     let running = app.start();
     kafka.produce(&app.topic("commands"), [NewRecord::new("a", bank::move_by(5, 0))]);
     assert_eq!(kafka.wait_for_committed(&app.topic("events"), 1, LONG).len(), 1);
-    assert_eq!(running.terminate().code, 0);
+    let ended = running.terminate();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
 }
 
 fn bad_settings_end_with_code_2(kafka: &Server) {
