@@ -106,11 +106,11 @@ impl Sources {
         let mut settings = Settings::new(app);
         let mut wrong = Vec::new();
         let mut assignments = Vec::new();
-        match self.from_file() {
+        match self.read_file() {
             Ok(found) => assignments.extend(found),
             Err(error) => wrong.push(error),
         }
-        assignments.extend(self.from_variables(components, &mut settings.warnings, &mut wrong));
+        assignments.extend(self.read_variables(components, &mut settings.warnings, &mut wrong));
         assignments.extend(self.flags.iter().map(|(key, value)| Assignment {
             key: key.clone(),
             value: value.clone(),
@@ -125,7 +125,7 @@ impl Sources {
         if wrong.is_empty() { Ok(settings) } else { Err(SettingsError(wrong)) }
     }
 
-    fn from_file(&self) -> Result<Vec<Assignment>, SettingError> {
+    fn read_file(&self) -> Result<Vec<Assignment>, SettingError> {
         let (path, key, origin) = match (&self.file, self.environment.iter().find(|(name, _)| name == "ES_CONFIG")) {
             (Some(path), _) => (path.clone(), "config", Origin::Flag("--config".into())),
             (None, Some((name, path))) => (PathBuf::from(path), "config", Origin::Environment(name.clone())),
@@ -141,7 +141,7 @@ impl Sources {
 
     /// The environment's settings. An unknown variable is refused where it looks like a slip of the pen, else it is only told: others use
     /// the prefix too.
-    fn from_variables(&self, components: &[Topology], warnings: &mut Vec<String>, wrong: &mut Vec<SettingError>) -> Vec<Assignment> {
+    fn read_variables(&self, components: &[Topology], warnings: &mut Vec<String>, wrong: &mut Vec<SettingError>) -> Vec<Assignment> {
         let known = known_keys(components);
         let variables: Vec<String> = known.iter().map(|key| variable_of(key)).collect();
         let mut found = Vec::new();

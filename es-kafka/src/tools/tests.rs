@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::App;
+use crate::component::Part;
 use crate::embedded::Embedded;
 use crate::settings::BrokerKind;
 use crate::testing::{Account, Balances};
@@ -39,7 +40,7 @@ fn serve(app: &App, commands: &[(&str, i64)]) {
 
 /// Asks, and returns what was found and printed.
 fn ask(app: &App, component: &str, question: Question, json: bool) -> (Finding, String) {
-    let (topology, component) = app.component(Some(component)).unwrap();
+    let Part { topology, component } = app.part(Some(component)).unwrap();
     let mut out = Vec::new();
     let (settings, connection) = (app.settings().unwrap(), app.connection().unwrap());
     let finding = component.inspect(&mut Tool { topology, settings, connection, question, json, out: &mut out }).unwrap();

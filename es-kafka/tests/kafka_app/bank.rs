@@ -5,18 +5,18 @@ use serde::{Deserialize, Serialize};
 
 #[event(aggregate = "account")]
 #[derive(Clone, Debug, PartialEq)]
-pub enum AccountEvent {
+pub(crate) enum AccountEvent {
     Moved { by: i64 },
 }
 
 #[derive(Debug, Command)]
-pub enum AccountCommand {
+pub(crate) enum AccountCommand {
     Move { by: i64 },
 }
 
 #[derive(Aggregate, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[aggregate(id = String, event = AccountEvent, version = 1)]
-pub struct Account {
+pub(crate) struct Account {
     #[fold(Moved => add(by))]
     balance: i64,
 }
@@ -32,6 +32,6 @@ impl Decide for Account {
 }
 
 /// A plain command, with a field that nobody reads.
-pub fn move_by(by: i64, number: usize) -> String {
+pub(crate) fn move_by(by: i64, number: usize) -> String {
     format!(r#"{{"type":"Move","by":{by},"memo":"{number}"}}"#)
 }

@@ -10,44 +10,44 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// An application with topics and a state folder of its own.
-pub struct Process<'a> {
+pub(crate) struct Process<'a> {
     kafka: &'a Server,
     name: String,
     folder: tempfile::TempDir,
 }
 
 /// An application that runs.
-pub struct Running(Option<Child>);
+pub(crate) struct Running(Option<Child>);
 
 /// How a process ended, and what it wrote.
-pub struct Ended {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl<'a> Process<'a> {
-    pub fn new(kafka: &'a Server) -> Self {
+    pub(crate) fn new(kafka: &'a Server) -> Self {
         Process { kafka, name: kafka.unique("bank"), folder: tempfile::tempdir().unwrap() }
     }
 
     /// The name of one of its topics.
-    pub fn topic(&self, role: &str) -> String {
+    pub(crate) fn topic(&self, role: &str) -> String {
         format!("{}-account-{role}", self.name)
     }
 
     /// Runs it until it is told to stop.
-    pub fn start(&self) -> Running {
+    pub(crate) fn start(&self) -> Running {
         Running(Some(self.command(&["run"]).spawn().unwrap()))
     }
 
     /// Runs one of its tools to the end.
-    pub fn tool(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn tool(&self, arguments: &[&str]) -> Ended {
         Running(Some(self.command(arguments).spawn().unwrap())).wait()
     }
 
     /// Waits until it has created its topics.
-    pub fn wait_for_topics(&self) {
+    pub(crate) fn wait_for_topics(&self) {
         let begun = Instant::now();
         while self.tool(&["topics", "check"]).code != 0 {
             assert!(begun.elapsed() < LIMIT, "the topics were not created");
@@ -55,7 +55,7 @@ impl<'a> Process<'a> {
     }
 
     /// Deletes its state folder.
-    pub fn lose_disk(&self) {
+    pub(crate) fn lose_disk(&self) {
         std::fs::remove_dir_all(self.state()).unwrap();
     }
 
@@ -77,21 +77,21 @@ impl<'a> Process<'a> {
 
 impl Running {
     /// kill -9.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         let mut child = self.0.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// SIGTERM, and waits for the end.
-    pub fn terminate(self) -> Ended {
+    pub(crate) fn terminate(self) -> Ended {
         let id = self.0.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         self.wait()
     }
 
     /// Waits for the end.
-    pub fn wait(mut self) -> Ended {
+    pub(crate) fn wait(mut self) -> Ended {
         let mut child = self.0.take().unwrap();
         let read = |mut stream: Box<dyn Read + Send>| {
             thread::spawn(move || {
