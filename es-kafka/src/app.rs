@@ -1,6 +1,6 @@
 //! The application: its components, its settings, and what its `main` does.
 
-use crate::component::{self, Component};
+use crate::component::{self, Component, Part};
 use crate::connection::Connection;
 use crate::running::Running;
 use crate::settings::{Settings, SettingsError};
@@ -188,7 +188,7 @@ impl App {
     /// # Errors
     /// When the application cannot start; each says what to do about it.
     pub fn start(&self) -> Result<Running, AppError> {
-        Running::start(self.settings()?, &self.components()?, self.connection()?)
+        Running::start(self.settings()?, &self.parts()?, self.connection()?)
     }
 
     /// Calls `each` with every aggregate of `A` and its newest state, partition by partition in the order of the ids: from the local store and
@@ -197,7 +197,7 @@ impl App {
     /// # Errors
     /// When `A` is none of the application's components, or log or store cannot be read.
     pub fn each_state<A: Aggregate>(&self, each: impl FnMut(&str, &A)) -> Result<(), AppError> {
-        let (topology, _) = self.component(Some(A::NAME))?;
+        let Part { topology, .. } = self.part(Some(A::NAME))?;
         tools::each_state(self.settings()?, self.connection()?, &topology, each)
     }
 
@@ -206,7 +206,7 @@ impl App {
     /// # Errors
     /// When `A` is none of the application's components, the log cannot be read, or a record is no event of `A`.
     pub fn each_event<A: Aggregate>(&self, each: impl FnMut(&Envelope<A::Event>)) -> Result<(), AppError> {
-        let (topology, _) = self.component(Some(A::NAME))?;
+        let Part { topology, .. } = self.part(Some(A::NAME))?;
         tools::each_event::<A>(self.settings()?, self.connection()?, &topology, each)
     }
 
@@ -220,6 +220,7 @@ impl App {
     }
 
     /// The name.
+    #[cfg(feature = "cli")]
     pub(crate) fn app_name(&self) -> &str {
         &self.name
     }
@@ -240,7 +241,7 @@ impl App {
     ///
     /// # Errors
     /// When there is none, two have one name, or a setting names a topic of none of them.
-    pub(crate) fn components(&self) -> Result<Vec<(Topology, Arc<dyn Component>)>, AppError> {
+    pub(crate) fn parts(&self) -> Result<Vec<Part>, AppError> {
         let settings = self.settings()?;
         let defaults = self.default_topologies();
         if defaults.is_empty() {
@@ -252,21 +253,22 @@ impl App {
             }
         }
         settings.check(&defaults)?;
-        Ok(defaults.into_iter().map(|t| settings.topology(t)).zip(self.components.iter().cloned()).collect())
+        let topologies = defaults.into_iter().map(|t| settings.topology(t));
+        Ok(topologies.zip(self.components.iter().cloned()).map(|(topology, component)| Part { topology, component }).collect())
     }
 
     /// The component of this name; without one, the only component.
-    pub(crate) fn component(&self, name: Option<&str>) -> Result<(Topology, Arc<dyn Component>), AppError> {
-        let mut components = self.components()?;
-        let names = components.iter().map(|(t, _)| t.component.clone()).collect::<Vec<_>>().join(", ");
+    pub(crate) fn part(&self, name: Option<&str>) -> Result<Part, AppError> {
+        let mut parts = self.parts()?;
+        let names = parts.iter().map(|part| part.topology.component.clone()).collect::<Vec<_>>().join(", ");
         match name {
-            Some(name) => components.retain(|(topology, _)| topology.component == name),
-            None if components.len() > 1 => {
+            Some(name) => parts.retain(|part| part.topology.component == name),
+            None if parts.len() > 1 => {
                 return Err(AppError::Setup(format!("say which component is meant, by `--component`: one of {names}")));
             }
             None => {}
         }
-        components.pop().ok_or_else(|| AppError::Setup(format!("there is no component `{}`: one of {names}", name.unwrap_or_default())))
+        parts.pop().ok_or_else(|| AppError::Setup(format!("there is no component `{}`: one of {names}", name.unwrap_or_default())))
     }
 
     /// The log: opened once, so that a log in memory is one and the same for all that is done with the application.

@@ -2,12 +2,14 @@
 
 use crate::app::AppError;
 use crate::lane::{self, Lane};
-use crate::tools::{self, Tool};
+#[cfg(feature = "cli")]
+use crate::tools::{self, Finding, Tool};
 use es_core::record::Role;
 use es_core::runner::Stats;
 use es_core::task::{BadRows, Commands, Logic, Rows};
 use es_core::topology::Topology;
 use es_core::{Aggregate, Decide};
+use std::sync::Arc;
 
 /// What an application does with one of its components.
 pub(crate) trait Component: Send + Sync {
@@ -18,7 +20,15 @@ pub(crate) trait Component: Send + Sync {
     fn run(&self, lane: Lane) -> Result<Stats, AppError>;
 
     /// Looks into its log and its store.
-    fn inspect(&self, tool: &mut Tool<'_>) -> Result<tools::Finding, AppError>;
+    #[cfg(feature = "cli")]
+    fn inspect(&self, tool: &mut Tool<'_>) -> Result<Finding, AppError>;
+}
+
+/// A component of an application with its settings: its topics are named as they say.
+#[derive(Clone)]
+pub(crate) struct Part {
+    pub(crate) topology: Topology,
+    pub(crate) component: Arc<dyn Component>,
 }
 
 /// The component of an aggregate.
@@ -50,7 +60,8 @@ impl<L: Logic, F: Fn() -> L + Send + Sync> Component for Typed<F> {
         lane::run((self.logic)(), lane)
     }
 
-    fn inspect(&self, tool: &mut Tool<'_>) -> Result<tools::Finding, AppError> {
+    #[cfg(feature = "cli")]
+    fn inspect(&self, tool: &mut Tool<'_>) -> Result<Finding, AppError> {
         tools::inspect::<L::State>(tool)
     }
 }

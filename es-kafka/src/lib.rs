@@ -19,14 +19,13 @@ mod lane;
 mod panics;
 #[cfg(feature = "cli")]
 mod program;
-#[cfg_attr(not(feature = "cli"), allow(dead_code))]
+#[cfg(feature = "cli")]
 mod progress;
 mod reader;
 mod running;
 pub mod settings;
 #[cfg(test)]
 mod testing;
-#[cfg_attr(not(feature = "cli"), allow(dead_code))]
 mod tools;
 pub mod topics;
 

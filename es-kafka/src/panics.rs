@@ -3,8 +3,6 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::panic;
-use std::thread;
 
 /// How the names of lanes' threads begin.
 pub(crate) const LANE: &str = "lane ";
@@ -16,9 +14,9 @@ thread_local! {
 /// Installs the hook. Panics on other threads than the lanes' are shown as before.
 #[cfg(feature = "cli")]
 pub(crate) fn install_hook() {
-    let before = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        if thread::current().name().is_some_and(|name| name.starts_with(LANE)) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().name().is_some_and(|name| name.starts_with(LANE)) {
             tracing::debug!("{info}");
             LAST.set(Some(info.to_string()));
         } else {

@@ -2,6 +2,7 @@
 
 use crate::app::{App, AppError};
 use crate::cli::{self, Action, Invocation, Output, Refusal, TopicsAction};
+use crate::component::Part;
 use crate::exit::Exit;
 use crate::panics;
 use crate::progress::{Progress, say};
@@ -151,7 +152,7 @@ fn show_config(app: &App, json: bool) -> Result<Exit, AppError> {
 fn topics(app: &App, action: TopicsAction, json: bool) -> Result<Exit, AppError> {
     let settings = app.settings()?;
     let admin = app.connection()?.admin(settings)?;
-    let topologies: Vec<Topology> = app.components()?.into_iter().map(|(topology, _)| topology).collect();
+    let topologies: Vec<Topology> = app.parts()?.into_iter().map(|part| part.topology).collect();
     let plan = Plan::make(&topologies, settings, &*admin)?;
     if action == TopicsAction::Apply {
         for step in plan.apply(&*admin)? {
@@ -170,7 +171,7 @@ fn topics(app: &App, action: TopicsAction, json: bool) -> Result<Exit, AppError>
 }
 
 fn inspect(app: &App, component: Option<String>, json: bool, question: Question) -> Result<Exit, AppError> {
-    let (topology, component) = app.component(component.as_deref())?;
+    let Part { topology, component } = app.part(component.as_deref())?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut tool = Tool { topology, settings: app.settings()?, connection: app.connection()?, question, json, out: &mut out };
     let finding = component.inspect(&mut tool)?;

@@ -57,6 +57,44 @@ impl Progress {
     }
 }
 
+/// Progress of a tool through partitions.
+pub(crate) struct Partitions {
+    bar: Option<ProgressBar>,
+    told: Instant,
+    done: i32,
+    all: i32,
+}
+
+impl Partitions {
+    pub(crate) fn new(all: i32) -> Self {
+        let style = ProgressStyle::with_template("partition {pos} of {len} {bar:40} {msg}");
+        let bar = || ProgressBar::new(all.max(0) as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Partitions { bar: io::stderr().is_terminal().then(bar), told: Instant::now(), done: 0, all }
+    }
+
+    /// One more is done; `events` have been read so far.
+    pub(crate) fn step(&mut self, events: u64) {
+        self.done += 1;
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(format!("{events} events"));
+                bar.inc(1);
+            }
+            None if self.told.elapsed() >= PAUSE => {
+                self.told = Instant::now();
+                tracing::info!(partitions = self.done, of = self.all, events, "verifying");
+            }
+            None => {}
+        }
+    }
+}
+
+impl Drop for Partitions {
+    fn drop(&mut self) {
+        self.bar.take().into_iter().for_each(|bar| bar.finish_and_clear());
+    }
+}
+
 /// Says something to the person at the terminal.
 pub(crate) fn say(message: std::fmt::Arguments<'_>) {
     // Nobody is left to be told when stderr is closed.

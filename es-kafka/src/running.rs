@@ -1,7 +1,7 @@
 //! An application that runs: its lanes, each on a thread of its own.
 
 use crate::app::AppError;
-use crate::component::Component;
+use crate::component::Part;
 use crate::connection::Connection;
 use crate::lane::{Lane, LaneStatus};
 use crate::panics;
@@ -27,6 +27,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub struct Running {
     lanes: Vec<Handle>,
     stop: Arc<AtomicBool>,
+    #[cfg(feature = "embedded")]
     connection: Connection,
 }
 
@@ -38,13 +39,9 @@ struct Handle {
 
 impl Running {
     /// Prepares topics and state folder, and starts a lane for each component.
-    pub(crate) fn start(
-        settings: &Settings,
-        components: &[(Topology, Arc<dyn Component>)],
-        connection: &Connection,
-    ) -> Result<Self, AppError> {
+    pub(crate) fn start(settings: &Settings, parts: &[Part], connection: &Connection) -> Result<Self, AppError> {
         let admin = connection.admin(settings)?;
-        let topologies: Vec<Topology> = components.iter().map(|(topology, _)| topology.clone()).collect();
+        let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
         Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?;
         let (folder, instance) = match connection {
             Connection::Kafka => {
@@ -56,8 +53,13 @@ impl Running {
             Connection::Embedded(_) => (None, "embedded".to_owned()),
         };
         let stop = Arc::new(AtomicBool::new(false));
-        let mut running = Running { lanes: Vec::new(), stop: stop.clone(), connection: connection.clone() };
-        for (topology, component) in components {
+        let mut running = Running {
+            lanes: Vec::new(),
+            stop: stop.clone(),
+            #[cfg(feature = "embedded")]
+            connection: connection.clone(),
+        };
+        for Part { topology, component } in parts {
             let name = topology.component.clone();
             let status = Arc::new(Mutex::new(LaneStatus { component: name.clone(), ..LaneStatus::default() }));
             let lane = Lane {

@@ -138,7 +138,7 @@ settings! {
     /// How long a shutdown may take to settle what is in flight before the process ends all the same.
     shutdown_timeout: Duration = "shutdown.timeout", "10s";
     /// What is logged: a filter of tracing-subscriber, such as `info,es_core=debug`.
-    log: String = "log", "info";
+    log: String = "log", "info,fjall=warn,lsm_tree=warn";
 }
 
 /// One line of [`Settings::entries`].

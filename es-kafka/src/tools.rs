@@ -1,27 +1,33 @@
 //! Looks into logs and stores from beside the engine: the state, the history, and whether both agree.
 
 mod fold;
+#[cfg(feature = "cli")]
 mod history;
+mod read;
+#[cfg(feature = "cli")]
 mod states;
 mod stored;
-#[cfg(all(test, feature = "embedded"))]
+#[cfg(all(test, feature = "embedded", feature = "cli"))]
 mod tests;
+#[cfg(feature = "cli")]
 mod verify;
 
 use crate::app::AppError;
 use crate::connection::Connection;
 use crate::reader::Reader;
 use crate::settings::Settings;
+#[cfg(feature = "cli")]
 use es_core::Aggregate;
 use es_core::broker::TopicInfo;
 use es_core::record::Role;
 use es_core::topology::Topology;
+#[cfg(feature = "cli")]
 use std::io::Write;
 
-pub(crate) use history::each_event;
-pub(crate) use states::each_state;
+pub(crate) use read::{each_event, each_state};
 
 /// A question about one component, and where the answer goes.
+#[cfg(feature = "cli")]
 pub(crate) struct Tool<'a> {
     pub(crate) topology: Topology,
     pub(crate) settings: &'a Settings,
@@ -32,6 +38,7 @@ pub(crate) struct Tool<'a> {
 }
 
 /// What is asked.
+#[cfg(feature = "cli")]
 #[derive(Debug, Clone)]
 pub(crate) enum Question {
     /// One state.
@@ -45,6 +52,7 @@ pub(crate) enum Question {
 }
 
 /// What was found.
+#[cfg(feature = "cli")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finding {
     /// What was asked for, or that all is well.
@@ -56,6 +64,7 @@ pub(crate) enum Finding {
 }
 
 /// Answers the question.
+#[cfg(feature = "cli")]
 pub(crate) fn inspect<A: Aggregate>(tool: &mut Tool<'_>) -> Result<Finding, AppError> {
     match tool.question.clone() {
         Question::State { id } => states::one::<A>(tool, &id),

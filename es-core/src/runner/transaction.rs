@@ -190,6 +190,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
                 self.become_phase(Phase::Running);
                 self.broker.join();
             }
+            // It was told to stop while its first producer was being initialised.
+            Call::Init if self.recovery.is_none() => {}
             Call::Abort | Call::Init => self.recovered(),
         }
     }

@@ -10,6 +10,11 @@ use toml::de::{DeTable, DeValue};
 /// The prefix of environment variables.
 const PREFIX: &str = "ES_";
 
+/// Whether a variable is for the tests' own use (see `es_testkit::kafka_server`), and no setting.
+fn is_for_tests(name: &str) -> bool {
+    name.starts_with("ES_TEST_") || name == "ES_KAFKA_HOME"
+}
+
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -87,7 +92,10 @@ impl Sources {
     pub fn from_environment() -> Self {
         let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
         let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-        Sources { environment: environment.filter(|(name, _)| name.starts_with(PREFIX)).collect(), ..Self::default() }
+        Sources {
+            environment: environment.filter(|(name, _)| name.starts_with(PREFIX) && !is_for_tests(name)).collect(),
+            ..Self::default()
+        }
     }
 
     /// Puts the settings of an application together.
@@ -98,11 +106,11 @@ impl Sources {
         let mut settings = Settings::new(app);
         let mut wrong = Vec::new();
         let mut assignments = Vec::new();
-        match self.from_file() {
+        match self.read_file() {
             Ok(found) => assignments.extend(found),
             Err(error) => wrong.push(error),
         }
-        assignments.extend(self.from_variables(components, &mut settings.warnings, &mut wrong));
+        assignments.extend(self.read_variables(components, &mut settings.warnings, &mut wrong));
         assignments.extend(self.flags.iter().map(|(key, value)| Assignment {
             key: key.clone(),
             value: value.clone(),
@@ -117,7 +125,7 @@ impl Sources {
         if wrong.is_empty() { Ok(settings) } else { Err(SettingsError(wrong)) }
     }
 
-    fn from_file(&self) -> Result<Vec<Assignment>, SettingError> {
+    fn read_file(&self) -> Result<Vec<Assignment>, SettingError> {
         let (path, key, origin) = match (&self.file, self.environment.iter().find(|(name, _)| name == "ES_CONFIG")) {
             (Some(path), _) => (path.clone(), "config", Origin::Flag("--config".into())),
             (None, Some((name, path))) => (PathBuf::from(path), "config", Origin::Environment(name.clone())),
@@ -133,7 +141,7 @@ impl Sources {
 
     /// The environment's settings. An unknown variable is refused where it looks like a slip of the pen, else it is only told: others use
     /// the prefix too.
-    fn from_variables(&self, components: &[Topology], warnings: &mut Vec<String>, wrong: &mut Vec<SettingError>) -> Vec<Assignment> {
+    fn read_variables(&self, components: &[Topology], warnings: &mut Vec<String>, wrong: &mut Vec<SettingError>) -> Vec<Assignment> {
         let known = known_keys(components);
         let variables: Vec<String> = known.iter().map(|key| variable_of(key)).collect();
         let mut found = Vec::new();

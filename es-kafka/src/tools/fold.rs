@@ -2,7 +2,9 @@
 
 use crate::settings::Settings;
 use es_core::aggregate::Millis;
-use es_core::envelope::{Headers, key};
+#[cfg(feature = "cli")]
+use es_core::envelope::Headers;
+use es_core::envelope::key;
 use es_core::record::RecordRef;
 use es_core::runner::Guarantee;
 use es_core::task::entry::Entry;
@@ -61,6 +63,7 @@ impl Folder {
     ///
     /// # Errors
     /// What is wrong with it.
+    #[cfg(feature = "cli")]
     pub(super) fn outcome<A>(&self, entry: &mut Entry<A>, record: &RecordRef<'_>) -> Result<(), String> {
         let headers = Headers::read(record).map_err(|e| e.to_string())?;
         let from = headers.provenance.ok_or("it has no `es_input` header, so another program wrote it")?;

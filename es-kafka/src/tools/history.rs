@@ -1,15 +1,13 @@
 //! The history of one aggregate: its events, and the state after each.
 
 use super::fold::{Folder, Step, id_of};
-use super::states::{json, unusable};
+use super::read::unusable;
+use super::states::json;
 use super::{Finding, Tool, open};
 use crate::app::AppError;
-use crate::connection::Connection;
-use crate::settings::Settings;
 use es_core::partition::partition_of;
 use es_core::record::{Place, RecordRef, Role};
 use es_core::task::entry::Entry;
-use es_core::topology::Topology;
 use es_core::{Aggregate, Envelope, Event as _};
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -46,34 +44,6 @@ pub(super) fn show<A: Aggregate>(tool: &mut Tool<'_>, id: &str) -> Result<Findin
         return Ok(Finding::Nothing);
     }
     Ok(Finding::Found)
-}
-
-/// Calls `each` with every event of a component, partition by partition.
-///
-/// # Errors
-/// When the log cannot be read, or a record is no event.
-pub(crate) fn each_event<A: Aggregate>(
-    settings: &Settings,
-    connection: &Connection,
-    topology: &Topology,
-    mut each: impl FnMut(&Envelope<A::Event>),
-) -> Result<(), AppError> {
-    let (mut reader, events) = open(settings, connection, topology)?;
-    for partition in 0..events.partitions {
-        let mut wrong = None;
-        reader.read(Place::new(Role::Events, partition), 0, |record| match Envelope::<A::Event>::read(record) {
-            Ok(envelope) => {
-                each(&envelope);
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                wrong = Some(unusable(topology, partition, record.offset, error.to_string()));
-                ControlFlow::Break(())
-            }
-        })?;
-        wrong.map_or(Ok(()), Err)?;
-    }
-    Ok(())
 }
 
 /// Shows one event with the state after it.

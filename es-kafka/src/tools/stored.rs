@@ -25,6 +25,7 @@ pub(super) struct Stored {
 pub(super) struct Task {
     snapshot: Box<dyn StoreSnapshot>,
     /// What it reflects.
+    #[cfg(feature = "cli")]
     pub(super) position: Position,
     /// The next offset of the events topic.
     pub(super) events: i64,
@@ -80,7 +81,13 @@ impl Stored {
                     Kind::Aggregate => position.events,
                     Kind::Table => position.input,
                 };
-                found.insert(task, Task { snapshot, position, events });
+                let kept = Task {
+                    snapshot,
+                    #[cfg(feature = "cli")]
+                    position,
+                    events,
+                };
+                found.insert(task, kept);
             }
         }
         let absent = found.is_empty().then(|| "the store holds nothing of this log".to_owned());

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::App;
+use crate::component::Part;
 use crate::embedded::Embedded;
 use crate::settings::BrokerKind;
 use crate::testing::{Account, Balances};
@@ -39,7 +40,7 @@ fn serve(app: &App, commands: &[(&str, i64)]) {
 
 /// Asks, and returns what was found and printed.
 fn ask(app: &App, component: &str, question: Question, json: bool) -> (Finding, String) {
-    let (topology, component) = app.component(Some(component)).unwrap();
+    let Part { topology, component } = app.part(Some(component)).unwrap();
     let mut out = Vec::new();
     let (settings, connection) = (app.settings().unwrap(), app.connection().unwrap());
     let finding = component.inspect(&mut Tool { topology, settings, connection, question, json, out: &mut out }).unwrap();
@@ -89,6 +90,15 @@ fn a_restart_goes_on_where_the_application_stopped() {
     let (_, listed) = ask(&app, "account", Question::States { prefix: String::new(), limit: 9 }, false);
     assert_eq!(listed, "a  {\"balance\":13}\nb  {\"balance\":7}\nc  {\"balance\":1}\nd  {\"balance\":4}\n");
     assert_eq!(ask(&app, "account", Question::Verify, false).0, Finding::Found);
+}
+
+#[test]
+fn an_application_can_be_stopped_as_soon_as_it_has_started() {
+    for pause in [0, 0, 0, 0, 1, 2, 5, 10, 25] {
+        let running = app(&Embedded::new(), |_| {}).start().unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        running.stop().unwrap();
+    }
 }
 
 #[test]

@@ -6,11 +6,12 @@
 //! aggregates is gone through several times, with a share of the ids each time.
 
 use super::fold::{Folder, Step, id_of};
-use super::states::{json, unusable};
+use super::read::unusable;
+use super::states::json;
 use super::stored::{Stored, Task};
 use super::{Finding, Tool, open};
 use crate::app::AppError;
-use crate::progress::say;
+use crate::progress::{Partitions, say};
 use crate::reader::Reader;
 use es_core::Aggregate;
 use es_core::aggregate::Millis;
@@ -58,10 +59,12 @@ pub(super) fn run<A: Aggregate>(tool: &mut Tool<'_>) -> Result<Finding, AppError
         out: tool.out,
         json: tool.json,
     };
+    let mut progress = Partitions::new(events.partitions);
     for partition in 0..events.partitions {
         verification.partition::<A>(partition, stored.task(partition))?;
-        say(format_args!("partition {partition} of {}: {} events so far", events.partitions, verification.counts.events));
+        progress.step(verification.counts.events);
     }
+    drop(progress);
     verification.conclude()
 }
 

@@ -260,8 +260,11 @@ mod tests {
     #[derive(Default)]
     struct Fake(RefCell<BTreeMap<String, FoundTopic>>);
 
+    /// Name, partitions, settings.
+    type Topic<'a> = (&'a str, i32, &'a [(&'a str, &'a str)]);
+
     impl Fake {
-        fn with(topics: &[(&str, i32, &[(&str, &str)])]) -> Self {
+        fn with(topics: &[Topic<'_>]) -> Self {
             let fake = Fake::default();
             for (name, partitions, config) in topics {
                 let config: Vec<_> = config.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
