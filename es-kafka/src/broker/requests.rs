@@ -66,7 +66,7 @@ pub(super) fn extents(
     closing: &AtomicBool,
 ) -> Result<Vec<Extent>, BrokerError> {
     let distinct: BTreeSet<Place> = places.iter().copied().collect();
-    let mut ask = |which: Offset| {
+    let ask = |which: Offset| {
         let mut list = TopicPartitionList::with_capacity(distinct.len());
         for place in &distinct {
             list.add_partition_offset(config.topic(place.role)?, place.partition, which).expect("an offset by name");
