@@ -8,7 +8,7 @@
 //! | what a user writes | [`mod@event`], [`aggregate`], [`command`], [`codec`] |
 //! | what goes over the wire | [`record`], [`envelope`], [`dead_letter`], [`partition`] |
 //! | the ports | [`broker`], [`state_store`], [`clock`] |
-//! | the engine | [`topology`], [`task`], [`runner`] |
+//! | the engine | [`settings`], [`topology`], [`task`], [`runner`] |
 
 #[doc(hidden)]
 pub mod __private;
@@ -23,6 +23,7 @@ pub mod event;
 pub mod partition;
 pub mod record;
 pub mod runner;
+pub mod settings;
 pub mod state_store;
 pub mod task;
 pub mod topology;
@@ -33,5 +34,6 @@ pub use command::Command;
 pub use envelope::Envelope;
 pub use es_macros::{Aggregate, Command, event};
 pub use event::{Event, EventType, FoldInto, IntoEvents, Upcast, VariantOf};
-pub use runner::{Runner, RunnerError, Settings};
+pub use runner::{Runner, RunnerError};
+pub use settings::Settings;
 pub use topology::Topology;

@@ -17,11 +17,10 @@
 mod error;
 mod questions;
 mod remedy;
-mod settings;
 mod transaction;
 
+pub use crate::settings::{Changelog, Guarantee, Settings, Stats};
 pub use error::RunnerError;
-pub use settings::{Changelog, Guarantee, Settings, Stats};
 
 use crate::broker::{Appetite, Broker, BrokerEvent, Completion, Fence, Fetched, Token};
 use crate::clock::Clock;

@@ -16,7 +16,7 @@
 //! | abort | retriable, abortable | again |
 //! | | anything else | re-create, rewind |
 //!
-//! "Again" is bounded by [`Settings::retry_for`](super::Settings); a commit that is never answered has an unknown outcome.
+//! "Again" is bounded by [`Settings::retry_for`](crate::settings::Settings); a commit that is never answered has an unknown outcome.
 
 use crate::broker::ErrorKind;
 

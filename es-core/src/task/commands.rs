@@ -144,7 +144,7 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
             writing.provenance.index -= 1;
             next.present = true;
             next.events_through = input.offset + 1;
-            step.position.last_event = Some(LastEvent::new(UNKNOWN_OFFSET, &writing.provenance));
+            step.position.last_event = Some(LastEvent::new(LastEvent::UNDELIVERED, &writing.provenance));
             step.stats.accepted += 1;
             step.stats.events += count as u64;
         }
@@ -165,9 +165,6 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
     step.touched.extend(step.cache.modify(step.batch, id, next));
     Ok(())
 }
-
-/// The offset of an event before it is delivered.
-pub(super) const UNKNOWN_OFFSET: i64 = -1;
 
 /// What was decided.
 enum Verdict<E, R> {

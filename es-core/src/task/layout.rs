@@ -72,6 +72,9 @@ pub struct LastEvent {
 }
 
 impl LastEvent {
+    /// The offset of an event that is not delivered yet; never on disk.
+    pub const UNDELIVERED: i64 = -1;
+
     /// The event at `offset` with this provenance.
     pub fn new(offset: i64, provenance: &Provenance) -> Self {
         LastEvent { offset, input: provenance.offset, index: provenance.index, digest: provenance.digest }

@@ -33,12 +33,12 @@ pub use table::{BadRows, Rows};
 
 use crate::broker::{Delivered, Fetched};
 use crate::record::{Place, RecordBatch, Role};
-use crate::runner::{Changelog, Stats};
+use crate::settings::{Changelog, Stats};
 use crate::state_store::{StateStore, StoreError, WriteBatch};
 use cache::Cache;
 use entry::Entry;
 use indexmap::IndexSet;
-use layout::{Identity, Position};
+use layout::{Identity, LastEvent, Position};
 use restore::Restore;
 use rustc_hash::FxBuildHasher;
 use std::collections::VecDeque;
@@ -360,7 +360,7 @@ impl<L: Logic> Task<L> {
         let mut committed = Position { events: self.committed.events, outcomes: self.committed.outcomes, ..pending.after };
         if let Some(offset) = last(Role::Events) {
             committed.events = offset + 1;
-            if let Some(event) = committed.last_event.as_mut().filter(|e| e.offset == commands::UNKNOWN_OFFSET) {
+            if let Some(event) = committed.last_event.as_mut().filter(|e| e.offset == LastEvent::UNDELIVERED) {
                 event.offset = offset;
             }
         }

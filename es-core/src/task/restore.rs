@@ -16,7 +16,7 @@ use crate::aggregate::Millis;
 use crate::broker::{Extent, Fetched, TopicId};
 use crate::envelope::{Envelope, Headers, key};
 use crate::record::{Place, RecordBatch, RecordRef, Role};
-use crate::runner::{Guarantee, Stats};
+use crate::settings::{Guarantee, Stats};
 use crate::state_store::{StateStore, StoreError, WriteBatch};
 use crate::topology::Kind;
 

@@ -7,7 +7,7 @@ use crate::aggregate::{Aggregate, Millis};
 use crate::broker::TopicId;
 use crate::dead_letter::{self, Cause};
 use crate::record::{Place, RecordBatch, RecordRef, Role};
-use crate::runner::{Settings, Stats};
+use crate::settings::{Settings, Stats};
 use crate::state_store::StateStore;
 use crate::topology::{Kind, Topology};
 use std::sync::Arc;
