@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | init | fatal | stop |
 //! | | fenced | again once, then stop |
-//! | | anything else | again |
+//! | | anything else | again, however long it takes: the broker may be away |
 //! | produce | fenced, unknown, fatal | re-create the producer: that aborts; rewind |
 //! | | anything else | abort, rewind |
 //! | send offsets | retriable | again |
@@ -16,7 +16,7 @@
 //! | abort | retriable, abortable | again |
 //! | | anything else | re-create, rewind |
 //!
-//! "Again" is bounded by [`Settings::retry_for`](crate::settings::Settings); a commit that is never answered has an unknown outcome.
+//! Elsewhere "again" is bounded by [`Settings::retry_for`](crate::settings::Settings); a commit that is never answered has an unknown outcome.
 
 use crate::broker::ErrorKind;
 
@@ -54,7 +54,6 @@ pub(super) fn remedy(call: Call, error: ErrorKind, late: bool) -> Remedy {
     use ErrorKind::{Abortable, Fatal, Fenced, Retriable, StaleMember, TooLarge, Unknown};
     match (call, error) {
         (Call::Init, Fatal) => Remedy::Stop,
-        (Call::Init, _) if late => Remedy::Stop,
         (Call::Init, _) => Remedy::Again,
 
         (Call::Produce, Fenced | Unknown | Fatal) => Remedy::Recreate { unknown: false },

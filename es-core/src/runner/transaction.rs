@@ -150,6 +150,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         }
         let remedy = remedy(made.call, error.kind, late);
         if remedy == Remedy::Again && self.fencings < 2 {
+            tracing::debug!(component = self.env.topology.component, call = ?made.call, kind = ?error.kind, %error, "a producer call is made again");
             let at = self.clock.now() + self.env.settings.retry_pause;
             self.call = Some(Outstanding { call: made.call, token: None, at, since: made.since });
             return;
