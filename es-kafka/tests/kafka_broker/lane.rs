@@ -26,7 +26,9 @@ impl<'a> World<'a> {
         config.topics = [(Role::Commands, format!("{name}-commands")), (Role::Events, format!("{name}-events"))].into();
         config.session_timeout = Duration::from_secs(6);
         let world = World { kafka, name, config };
-        let spec = |name: &String| TopicSpec { name: name.clone(), partitions, replication: 1, configs: BTreeMap::new() };
+        // The tests' records bear old timestamps, and would soon be deleted.
+        let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        let spec = |name: &String| TopicSpec { name: name.clone(), partitions, replication: 1, configs: configs.clone() };
         world.admin().create(&world.config.topics.values().map(spec).collect::<Vec<_>>()).unwrap();
         world
     }
