@@ -27,7 +27,8 @@ impl<'a> World<'a> {
         config.session_timeout = Duration::from_secs(6);
         let world = World { kafka, name, config };
         // The tests' records bear old timestamps, and would soon be deleted.
-        let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        let configs = [("retention.ms", "-1"), ("max.message.bytes", "1048588")];
+        let configs: BTreeMap<_, _> = configs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         let spec = |name: &String| TopicSpec { name: name.clone(), partitions, replication: 1, configs: configs.clone() };
         world.admin().create(&world.config.topics.values().map(spec).collect::<Vec<_>>()).unwrap();
         world
