@@ -81,6 +81,8 @@ pub(super) struct Membership {
     again: Option<Instant>,
     /// Tasks that were assigned and are not handed over yet.
     assigned: Vec<i32>,
+    /// Tasks that were handed over and not acknowledged back.
+    handed: BTreeSet<i32>,
     revocations: Vec<Revocation>,
 }
 
@@ -113,6 +115,7 @@ impl Membership {
             consumer: None,
             again: None,
             assigned: Vec::new(),
+            handed: BTreeSet::new(),
             revocations: Vec::new(),
         };
         super::spawn("membership", move || membership.run())
@@ -223,15 +226,21 @@ impl Membership {
     /// Hands new tasks over under the present generation, and tells the lane when that has moved on while its tasks stayed. Without a
     /// membership, which may be lost again before it was used, nothing is handed over yet.
     fn look(&mut self) {
+        if self.assigned.is_empty() && self.handed.is_empty() {
+            return;
+        }
         let Some(snapshot) = self.consumer.as_ref().and_then(GroupMetadata::of).filter(GroupMetadata::is_member) else { return };
         let (fence, new) = self.fences.issue(snapshot);
         if new || !self.assigned.is_empty() {
-            self.inbox.push(BrokerEvent::Assigned { tasks: std::mem::take(&mut self.assigned), fence });
+            let tasks = std::mem::take(&mut self.assigned);
+            self.handed.extend(&tasks);
+            self.inbox.push(BrokerEvent::Assigned { tasks, fence });
         }
     }
 
     fn acknowledge(&mut self, tasks: &[i32]) {
         let Some(consumer) = &self.consumer else { return };
+        self.handed.retain(|task| !tasks.contains(task));
         for revocation in &mut self.revocations {
             tasks.iter().for_each(|task| {
                 revocation.held.remove(task);
@@ -263,6 +272,7 @@ impl Membership {
     /// Closes the consumer on a thread of its own, since closing may hang (rust-rdkafka #453, #509). The receiver tells when it is done.
     fn close(&mut self) -> Result<Option<Receiver<()>>, BrokerError> {
         self.assigned.clear();
+        self.handed.clear();
         self.revocations.clear();
         let Some(consumer) = self.consumer.take() else { return Ok(None) };
         consumer.context().closing.store(true, Ordering::SeqCst);

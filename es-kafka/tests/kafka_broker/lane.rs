@@ -26,7 +26,10 @@ impl<'a> World<'a> {
         config.topics = [(Role::Commands, format!("{name}-commands")), (Role::Events, format!("{name}-events"))].into();
         config.session_timeout = Duration::from_secs(6);
         let world = World { kafka, name, config };
-        let spec = |name: &String| TopicSpec { name: name.clone(), partitions, replication: 1, configs: BTreeMap::new() };
+        // The tests' records bear old timestamps, and would soon be deleted.
+        let configs = [("retention.ms", "-1"), ("max.message.bytes", "1048588")];
+        let configs: BTreeMap<_, _> = configs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let spec = |name: &String| TopicSpec { name: name.clone(), partitions, replication: 1, configs: configs.clone() };
         world.admin().create(&world.config.topics.values().map(spec).collect::<Vec<_>>()).unwrap();
         world
     }

@@ -18,8 +18,9 @@ pub trait Harness {
     type Broker: Broker;
 
     /// Begins a script: from now on clients use a new group and new topics for [`Role::Commands`](es_core::record::Role::Commands), which is
-    /// the input, and [`Role::Events`](es_core::record::Role::Events), each empty, with this many partitions and a `max.message.bytes` of
-    /// at most 2 MB. They are also given a name for [`Role::Outcomes`](es_core::record::Role::Outcomes), a topic that does not exist.
+    /// the input, and [`Role::Events`](es_core::record::Role::Events): each empty, with this many partitions and a `max.message.bytes` of
+    /// at most 2 MB, and keeping all records however old their timestamps are. They are also given a name for
+    /// [`Role::Outcomes`](es_core::record::Role::Outcomes), a topic that does not exist.
     fn fresh(&mut self, partitions: i32);
 
     /// A client, exactly once. Clients of the same lane have the same `transactional.id`; those of different lanes, or from before the
