@@ -3,10 +3,12 @@
 use crate::component::{self, Component, Part};
 use crate::connection::Connection;
 use crate::running::Running;
+use crate::sender::Sender;
 use crate::settings::{Settings, SettingsError};
 use crate::tools;
 use crate::topics::TopicsError;
 use es_core::broker::BrokerError;
+use es_core::record::Role;
 use es_core::runner::RunnerError;
 use es_core::state_store::StoreError;
 use es_core::task::BadRows;
@@ -34,6 +36,9 @@ pub struct App {
     connection: OnceLock<Connection>,
     #[cfg(feature = "cli")]
     pub(crate) commands: Vec<(clap::Command, OwnCommand)>,
+    /// What is done where no subcommand is named.
+    #[cfg(feature = "cli")]
+    pub(crate) default_command: Option<(clap::Command, OwnCommand)>,
 }
 
 /// What a subcommand of the program's own does.
@@ -129,6 +134,8 @@ impl App {
             connection: OnceLock::new(),
             #[cfg(feature = "cli")]
             commands: Vec::new(),
+            #[cfg(feature = "cli")]
+            default_command: None,
         }
     }
 
@@ -175,6 +182,17 @@ impl App {
         self
     }
 
+    /// What the program does where its command line names no subcommand: `run` gets the arguments of `command`, which stand beside the
+    /// settings, and the application.
+    #[cfg(feature = "cli")]
+    pub fn default_command(
+        self,
+        command: clap::Command,
+        run: impl FnOnce(&clap::ArgMatches, App) -> Result<crate::Exit, Box<dyn std::error::Error>> + 'static,
+    ) -> Self {
+        App { default_command: Some((command, Box::new(run))), ..self }
+    }
+
     /// Does what the command line says, and returns how the process ends. It installs what a program has once: the subscriber of `tracing`
     /// (on stderr), the handlers of SIGTERM and SIGINT, and a panic hook that keeps quiet about panics of `decide` and `fold`, which are
     /// caught. An application with settings of its own runs at once.
@@ -208,6 +226,17 @@ impl App {
     pub fn each_event<A: Aggregate>(&self, each: impl FnMut(&Envelope<A::Event>)) -> Result<(), AppError> {
         let Part { topology, .. } = self.part(Some(A::NAME))?;
         tools::each_event::<A>(self.settings()?, self.connection()?, &topology, each)
+    }
+
+    /// Sends commands to `A`, from this process or from one that runs no components. The topics must exist: [`start`](App::start) creates them.
+    ///
+    /// # Errors
+    /// When `A` is none of the application's components, or a setting is wrong.
+    pub fn sender<A: Decide>(&self) -> Result<Sender<A>, AppError> {
+        let (topology, _) = self.component(Some(A::NAME))?;
+        let not_taken = || AppError::Setup(format!("`{}` takes no commands: add it with `aggregate`", A::NAME));
+        let topic = topology.topic(Role::Commands).ok_or_else(not_taken)?;
+        Ok(Sender::new(self.settings()?, self.connection()?, topic)?)
     }
 
     /// The settings.

@@ -38,6 +38,8 @@ pub(crate) enum Action {
     Config,
     /// A subcommand that the program added.
     Own(String, ArgMatches),
+    /// What the program does without a subcommand.
+    Default(ArgMatches),
 }
 
 /// What `topics` is to do.
@@ -67,16 +69,28 @@ pub(crate) enum Refusal {
     Settings(SettingsError),
 }
 
+/// What the program added to the grammar.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Own {
+    /// Its subcommands.
+    pub(crate) commands: Vec<Command>,
+    /// What it does without a subcommand.
+    pub(crate) default: Option<Command>,
+}
+
 /// Reads arguments (the program's name first) and environment.
 pub(crate) fn parse(
     app: &str,
     components: &[Topology],
-    own: &[Command],
+    own: &Own,
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
     environment: Sources,
 ) -> Result<Invocation, Refusal> {
     let matches = command(app, components, own).try_get_matches_from(arguments).map_err(|e| Refusal::Usage(Box::new(e)))?;
-    let (name, sub) = matches.subcommand().expect("clap requires a subcommand");
+    let Some((name, sub)) = matches.subcommand() else {
+        let settings = sources(components, &matches, environment)?.resolve(app, components).map_err(Refusal::Settings)?;
+        return Ok(Invocation { action: Action::Default(matches), settings, component: None, json: false });
+    };
     let settings = sources(components, sub, environment)?.resolve(app, components).map_err(Refusal::Settings)?;
     let text = |matches: &ArgMatches, name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
     let mut last = sub;
@@ -110,7 +124,7 @@ pub(crate) fn parse(
 }
 
 /// The grammar.
-pub(crate) fn command(app: &str, components: &[Topology], own: &[Command]) -> Command {
+pub(crate) fn command(app: &str, components: &[Topology], own: &Own) -> Command {
     let json = || Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON, one value a line");
     let component = || {
         let names = components.iter().map(|c| c.component.clone()).collect::<Vec<_>>();
@@ -173,8 +187,15 @@ pub(crate) fn command(app: &str, components: &[Topology], own: &[Command]) -> Co
              (TOML: commit.interval = \"50ms\"), in this order of precedence.\n\
              Exit codes: 0 all is well, 1 failed, 2 bad usage or configuration, 3 a verification found a difference.",
         )
-        .subcommands(own)
+        .subcommands(&own.commands)
         .subcommands(built_in);
+    let grammar = match &own.default {
+        None => grammar,
+        Some(default) => {
+            let grammar = grammar.subcommand_required(false).subcommand_negates_reqs(true).args(default.get_arguments());
+            default.get_about().map_or(grammar.clone(), |about| grammar.about(about.clone()))
+        }
+    };
     setting_flags(components).fold(grammar, Command::arg)
 }
 
@@ -226,10 +247,18 @@ mod tests {
     use super::*;
     use crate::testing::account;
 
+    fn demo() -> Own {
+        Own { commands: vec![Command::new("demo")], default: None }
+    }
+
     fn read(line: &str) -> Result<Invocation, Refusal> {
+        read_with(&demo(), line)
+    }
+
+    fn read_with(own: &Own, line: &str) -> Result<Invocation, Refusal> {
         let environment = vec![("ES_PARTITIONS".to_owned(), "6".to_owned()), ("ES_CACHE_ENTRIES".to_owned(), "7".to_owned())];
         let arguments = line.split(' ').map(Into::into);
-        parse("bank", &[account("bank")], &[Command::new("demo")], arguments, Sources { environment, ..Sources::default() })
+        parse("bank", &[account("bank")], own, arguments, Sources { environment, ..Sources::default() })
     }
 
     #[test]
@@ -258,6 +287,19 @@ mod tests {
     }
 
     #[test]
+    fn a_program_may_do_something_without_a_subcommand() {
+        let own =
+            Own { default: Some(Command::new("import").about("Imports").arg(Arg::new("from").long("from").required(true))), ..demo() };
+        let invocation = read_with(&own, "bank --from x --partitions 8").unwrap();
+        assert_eq!(invocation.settings.partitions, 8);
+        assert!(matches!(invocation.action, Action::Default(matches) if matches.get_one::<String>("from").unwrap() == "x"));
+        assert!(matches!(read_with(&own, "bank verify").unwrap().action, Action::Verify), "its arguments are not those of subcommands");
+        for line in ["bank", "bank --partitions 8", "bank verify --from x"] {
+            assert!(matches!(read_with(&own, line), Err(Refusal::Usage(_))), "{line}");
+        }
+    }
+
+    #[test]
     fn topics_have_flags_of_their_own() {
         let settings = read("bank run --account-topics-events ledger").unwrap().settings;
         assert_eq!(settings.topology(account("bank")).topic(es_core::record::Role::Events), Some("ledger"));
@@ -274,7 +316,7 @@ mod tests {
 
     #[test]
     fn the_help_names_every_subcommand_and_every_setting() {
-        let help = command("bank", &[account("bank")], &[Command::new("demo")]).term_width(120).render_long_help().to_string();
+        let help = command("bank", &[account("bank")], &demo()).term_width(120).render_long_help().to_string();
         for word in
             ["demo", "run", "topics", "state", "events", "verify", "config", "Exit codes:", "--account-topics-dead-letters", "--kafka"]
         {

@@ -23,6 +23,7 @@ mod program;
 mod progress;
 mod reader;
 mod running;
+mod sender;
 pub mod settings;
 #[cfg(test)]
 mod testing;
@@ -35,6 +36,7 @@ pub use es_core::*;
 pub use exit::Exit;
 pub use lane::LaneStatus;
 pub use running::Running;
+pub use sender::Sender;
 pub use settings::Settings;
 
 /// The README's examples are tests.

@@ -1,6 +1,6 @@
 //! What a binary does once: it reads its command line, installs subscriber, signal handlers and panic hook, runs, and says how it ended.
 
-use crate::app::{App, AppError};
+use crate::app::{App, AppError, OwnCommand};
 use crate::cli::{self, Action, Invocation, Output, Refusal, TopicsAction};
 use crate::component::Part;
 use crate::exit::Exit;
@@ -26,8 +26,12 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Does what the command line says.
 pub(crate) fn run(mut app: App) -> Exit {
-    let own = std::mem::take(&mut app.commands);
-    let invocation = match read(&app, own.iter().map(|(command, _)| command.clone()).collect()) {
+    let (own, default) = (std::mem::take(&mut app.commands), app.default_command.take());
+    let added = cli::Own {
+        commands: own.iter().map(|(command, _)| command.clone()).collect(),
+        default: default.as_ref().map(|(command, _)| command.clone()),
+    };
+    let invocation = match read(&app, &added) {
         Ok(invocation) => invocation,
         Err(Refusal::Usage(message)) => {
             // clap knows whether this is help for stdout or a complaint for stderr. A closed stream leaves nobody to tell.
@@ -59,10 +63,11 @@ pub(crate) fn run(mut app: App) -> Exit {
         Action::Verify => inspect(&app, component, json, Question::Verify),
         Action::Own(name, matches) => {
             let (_, run) = own.into_iter().find(|(command, _)| command.get_name() == name).expect("clap knows only these");
-            return run(&matches, app).unwrap_or_else(|error| {
-                say(format_args!("error: {error}"));
-                error.downcast_ref::<AppError>().map_or(Exit::FAILED, exit_of)
-            });
+            return run_own(run, &matches, app);
+        }
+        Action::Default(matches) => {
+            let (_, run) = default.expect("without it clap requires a subcommand");
+            return run_own(run, &matches, app);
         }
     };
     result.unwrap_or_else(|error| {
@@ -71,10 +76,17 @@ pub(crate) fn run(mut app: App) -> Exit {
     })
 }
 
-fn read(app: &App, own: Vec<clap::Command>) -> Result<Invocation, Refusal> {
+fn run_own(run: OwnCommand, matches: &clap::ArgMatches, app: App) -> Exit {
+    run(matches, app).unwrap_or_else(|error| {
+        say(format_args!("error: {error}"));
+        error.downcast_ref::<AppError>().map_or(Exit::FAILED, exit_of)
+    })
+}
+
+fn read(app: &App, own: &cli::Own) -> Result<Invocation, Refusal> {
     match app.settings() {
         Ok(settings) => Ok(Invocation { action: Action::Run, settings: settings.clone(), component: None, json: false }),
-        Err(_) => cli::parse(app.app_name(), &app.default_topologies(), &own, std::env::args_os(), Sources::from_environment()),
+        Err(_) => cli::parse(app.app_name(), &app.default_topologies(), own, std::env::args_os(), Sources::from_environment()),
     }
 }
 

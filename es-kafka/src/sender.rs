@@ -1,0 +1,159 @@
+//! Sends commands from beside the engine, as any client of Kafka may: with the right partitioner, and an id by which a repeated command is known.
+
+use crate::client::Logs;
+use crate::config::{client, client_error};
+use crate::connection::Connection;
+use crate::error::{code_of, request_error};
+use crate::settings::Settings;
+use es_core::broker::{BrokerError, ErrorKind};
+use es_core::envelope::header;
+use es_core::{Command, Decide};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer};
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How long to wait when the producer's buffer is full.
+const FULL: Duration = Duration::from_millis(5);
+
+/// Sends commands to the aggregates of `A`, in order per aggregate. [`App::sender`](crate::App::sender) makes one.
+///
+/// What was sent is safe once [`flush`](Sender::flush) has returned. After a crash send the same commands again, under the same ids: those
+/// that had arrived give no second outcome for as long as the setting `command.memory` says.
+#[must_use = "what was sent is safe only once `flush` has returned"]
+pub struct Sender<A: Decide> {
+    to: To,
+    topic: String,
+    source: String,
+    value: Vec<u8>,
+    aggregate: PhantomData<fn() -> A>,
+}
+
+enum To {
+    Kafka(Box<ThreadedProducer<Deliveries>>),
+    #[cfg(feature = "embedded")]
+    Embedded(crate::embedded::Embedded),
+}
+
+impl<A: Decide> Sender<A> {
+    pub(crate) fn new(settings: &Settings, connection: &Connection, topic: &str) -> Result<Self, BrokerError> {
+        let to = match connection {
+            Connection::Kafka => To::Kafka(Box::new(producer(settings)?)),
+            #[cfg(feature = "embedded")]
+            Connection::Embedded(embedded) => To::Embedded(embedded.clone()),
+        };
+        Ok(Sender { to, topic: topic.to_owned(), source: format!("/{}", settings.app), value: Vec::new(), aggregate: PhantomData })
+    }
+
+    /// Hands a command over for sending; waits while the buffer is full. `command_id` is the `ce_id`.
+    ///
+    /// # Errors
+    /// When the command cannot be written, or an earlier one has not arrived: nothing more is sent then, so that none overtakes it.
+    pub fn send(&mut self, id: &str, command_id: &str, command: &A::Command) -> Result<(), BrokerError> {
+        self.value.clear();
+        let unwritable = |e| BrokerError::new(ErrorKind::Fatal, format!("the command {command_id} for {id} cannot be written: {e}"));
+        command.encode(&mut self.value).map_err(unwritable)?;
+        let headers = [
+            (header::SPEC_VERSION, "1.0"),
+            (header::ID, command_id),
+            (header::SOURCE, &self.source),
+            (header::TYPE, command.name()),
+            (header::SUBJECT, id),
+        ];
+        match &self.to {
+            To::Kafka(producer) => send(producer, &self.topic, id, headers, &self.value),
+            #[cfg(feature = "embedded")]
+            To::Embedded(embedded) => {
+                let headers = headers.map(|(name, value)| (name, value.as_bytes()));
+                embedded.produce(&self.topic, id, &headers, &self.value).map(|_| ())
+            }
+        }
+    }
+
+    /// Waits until all that was sent has arrived.
+    ///
+    /// # Errors
+    /// When something has not arrived, or the time is over.
+    pub fn flush(&self, timeout: Duration) -> Result<(), BrokerError> {
+        match &self.to {
+            To::Kafka(producer) => {
+                producer.flush(timeout).map_err(|e| request_error("sending commands", code_of(&e), &e.to_string()))?;
+                producer.context().check()
+            }
+            #[cfg(feature = "embedded")]
+            To::Embedded(_) => Ok(()),
+        }
+    }
+}
+
+fn producer(settings: &Settings) -> Result<ThreadedProducer<Deliveries>, BrokerError> {
+    let mut config = client(&settings.bootstrap_servers, &settings.kafka);
+    config.set("enable.idempotence", "true").set("partitioner", "murmur2_random");
+    config.create_with_context(Deliveries::default()).map_err(|e| client_error(&e))
+}
+
+fn send<const N: usize>(
+    producer: &ThreadedProducer<Deliveries>,
+    topic: &str,
+    id: &str,
+    headers: [(&str, &str); N],
+    value: &[u8],
+) -> Result<(), BrokerError> {
+    producer.context().check()?;
+    let add = |all: OwnedHeaders, (key, value)| all.insert(Header { key, value: Some(value) });
+    let headers = headers.into_iter().fold(OwnedHeaders::new_with_capacity(N), add);
+    let mut record = BaseRecord::to(topic).key(id).payload(value).headers(headers);
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(Code::QueueFull), same)) => {
+                record = same;
+                thread::sleep(FULL);
+                producer.context().check()?;
+            }
+            Err((error, _)) => return Err(not_sent(topic, &error)),
+        }
+    }
+}
+
+fn not_sent(topic: &str, error: &KafkaError) -> BrokerError {
+    request_error(&format!("sending a command to {topic}"), code_of(error), &error.to_string())
+}
+
+/// Keeps the first failed delivery.
+#[derive(Clone, Default)]
+struct Deliveries {
+    failed: Arc<Mutex<Option<BrokerError>>>,
+}
+
+impl Deliveries {
+    fn check(&self) -> Result<(), BrokerError> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        Logs.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Logs.error(error, reason);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        use rdkafka::Message as _;
+        if let Err((error, message)) = result {
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| not_sent(message.topic(), error));
+        }
+    }
+}
