@@ -13,7 +13,7 @@ use es_core::topology::Topology;
 use es_store::{StoreFolder, StoreOptions};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,17 +40,28 @@ struct Handle {
 impl Running {
     /// Prepares topics and state folder, and starts a lane for each component.
     pub(crate) fn start(settings: &Settings, parts: &[Part], connection: &Connection) -> Result<Self, AppError> {
-        let admin = connection.admin(settings)?;
-        let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
-        Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?;
+        let prepare_topics = || -> Result<(), AppError> {
+            let admin = connection.admin(settings)?;
+            let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
+            Ok(Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?)
+        };
         let (folder, instance) = match connection {
             Connection::Kafka => {
-                let folder = open_folder(settings)?;
+                // Both take a while after a crash, and neither needs the other.
+                let folder = thread::scope(|scope| {
+                    let opening = scope.spawn(|| open_folder(settings));
+                    let prepared = prepare_topics();
+                    let folder = opening.join().unwrap_or_else(|payload| resume_unwind(payload))?;
+                    prepared.map(|()| folder)
+                })?;
                 let instance = folder.instance_id(random_id)?;
                 (Some(folder), instance)
             }
             #[cfg(feature = "embedded")]
-            Connection::Embedded(_) => (None, "embedded".to_owned()),
+            Connection::Embedded(_) => {
+                prepare_topics()?;
+                (None, "embedded".to_owned())
+            }
         };
         let stop = Arc::new(AtomicBool::new(false));
         let mut running = Running {

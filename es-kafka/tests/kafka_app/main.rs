@@ -5,7 +5,7 @@
 mod bank;
 mod process;
 
-use es_testkit::kafka_server::{NewRecord, Server, run_broker_tests};
+use es_testkit::kafka_server::{NewRecord, Server, ServerOptions, run_broker_tests};
 use process::Process;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{ExitCode, Termination};
@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         ("every_command_counts_once_over_kill_9_and_the_tools_agree", every_command_counts_once_over_kill_9_and_the_tools_agree),
         ("wrong_topics_stop_the_start_and_apply_mends_them", wrong_topics_stop_the_start_and_apply_mends_them),
         ("bad_settings_end_with_code_2", bad_settings_end_with_code_2),
+        ("one_process_at_a_time_has_a_state_folder", one_process_at_a_time_has_a_state_folder),
+        ("it_stops_in_bounded_time_when_the_broker_is_gone", it_stops_in_bounded_time_when_the_broker_is_gone),
     ])
 }
 
@@ -102,6 +104,34 @@ fn wrong_topics_stop_the_start_and_apply_mends_them(kafka: &Server) {
     assert_eq!(kafka.wait_for_committed(&app.topic("events"), 1, LONG).len(), 1);
     let ended = running.terminate();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
+}
+
+fn one_process_at_a_time_has_a_state_folder(kafka: &Server) {
+    let app = Process::new(kafka);
+    let running = app.start();
+    app.wait_for_topics();
+    let second = app.start().wait();
+    assert_eq!(second.code, 1);
+    assert!(second.stderr.contains("the state store is in use"), "{}", second.stderr);
+    let ended = running.terminate();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+}
+
+fn it_stops_in_bounded_time_when_the_broker_is_gone(_: &Server) {
+    let mut kafka = Server::start(ServerOptions::default()).unwrap();
+    let running = {
+        let app = Process::new(&kafka);
+        let running = app.start();
+        app.wait_for_topics();
+        kafka.produce(&app.topic("commands"), [NewRecord::new("a", bank::move_by(5, 0))]);
+        kafka.wait_for_committed(&app.topic("events"), 1, LONG);
+        running
+    };
+    kafka.kill();
+    let begun = Instant::now();
+    let ended = running.terminate();
+    // It cannot leave its group; it ends all the same, within `shutdown.timeout` and a little.
+    assert!(begun.elapsed() < Duration::from_secs(25), "stopping took {:?}: {}", begun.elapsed(), ended.stderr);
 }
 
 fn bad_settings_end_with_code_2(kafka: &Server) {
