@@ -314,6 +314,17 @@ mod tests {
         assert!(error.to_string().starts_with("`guarantee` (flag --guarantee): `maybe`"), "{error}");
     }
 
+    /// The help is read by people: a change of it is to be seen. `ES_TEST_UPDATE=1` writes it anew.
+    #[test]
+    fn the_help_is_as_it_was_agreed() {
+        let help = command("bank", &[account("bank")], &demo()).render_long_help().to_string();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/help.txt");
+        if std::env::var("ES_TEST_UPDATE").is_ok() {
+            std::fs::write(path, &help).unwrap();
+        }
+        assert_eq!(help, std::fs::read_to_string(path).unwrap(), "ES_TEST_UPDATE=1 writes {path} anew");
+    }
+
     #[test]
     fn the_help_names_every_subcommand_and_every_setting() {
         let help = command("bank", &[account("bank")], &demo()).term_width(120).render_long_help().to_string();
