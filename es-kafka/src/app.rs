@@ -233,7 +233,7 @@ impl App {
     /// # Errors
     /// When `A` is none of the application's components, or a setting is wrong.
     pub fn sender<A: Decide>(&self) -> Result<Sender<A>, AppError> {
-        let (topology, _) = self.component(Some(A::NAME))?;
+        let Part { topology, .. } = self.part(Some(A::NAME))?;
         let not_taken = || AppError::Setup(format!("`{}` takes no commands: add it with `aggregate`", A::NAME));
         let topic = topology.topic(Role::Commands).ok_or_else(not_taken)?;
         Ok(Sender::new(self.settings()?, self.connection()?, topic)?)
