@@ -157,3 +157,34 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
         }
     }
 }
+
+#[cfg(all(test, feature = "embedded"))]
+mod tests {
+    use super::*;
+    use crate::App;
+    use crate::embedded::Embedded;
+    use crate::testing::{Account, AccountCommand, Balances};
+
+    #[test]
+    fn a_command_that_is_sent_again_under_its_id_has_one_outcome() {
+        let app = App::with_settings(Settings::new("bank")).embedded(Embedded::new()).aggregate::<Account>();
+        let running = app.start().unwrap();
+        let mut sender = app.sender::<Account>().unwrap();
+        for id in ["1", "2", "1"] {
+            sender.send("acct-1", id, &AccountCommand::Move { by: 5 }).unwrap();
+        }
+        sender.flush(Duration::ZERO).unwrap();
+        assert!(running.wait_until(Duration::from_secs(30), |lanes| lanes[0].stats.committed_inputs == 3 && lanes[0].idle));
+        let stats = running.stop().unwrap()[0].1;
+        assert_eq!((stats.accepted, stats.duplicates), (2, 1));
+        let mut causes = Vec::new();
+        app.each_event::<Account>(|event| causes.push((event.aggregate_id.clone(), event.causation_id.clone().unwrap()))).unwrap();
+        assert_eq!(causes, [("acct-1".to_owned(), "1".to_owned()), ("acct-1".to_owned(), "2".to_owned())]);
+    }
+
+    #[test]
+    fn who_is_no_aggregate_of_the_application_takes_no_commands() {
+        let app = App::with_settings(Settings::new("bank")).embedded(Embedded::new()).table::<Balances>();
+        assert!(app.sender::<Account>().is_err());
+    }
+}

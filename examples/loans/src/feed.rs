@@ -13,7 +13,7 @@ use loans::table::Table;
 use loans::{Loan, activity, xes};
 use std::collections::HashMap;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a start may take: the session of a former process, and a restore.
@@ -36,11 +36,16 @@ pub(crate) fn command() -> Command {
 /// Runs `loans --xes FILE`.
 pub(crate) fn run(arguments: &ArgMatches, app: App) -> Result<Exit, Box<dyn Error>> {
     let path = arguments.get_one::<PathBuf>("xes").expect("clap requires it");
-    let log = xes::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let log = xes::open(path).map_err(|error| in_file(path, &error))?;
     let app = if names_a_broker(app.settings()?) { app } else { app.embedded(Embedded::new()) };
     let begun = Instant::now();
     let running = app.start()?;
-    let fed = feed(&app, &running, log).map_err(|error| format!("{}: {error}", path.display()))?;
+    // A former process may have left a transaction open; it is ended once the partitions are ours.
+    if !running.wait_until(START, |lanes| lanes.iter().all(|lane| lane.tasks > 0 && lane.running == lane.tasks)) {
+        running.stop()?;
+        return Err(format!("no partitions within {} s: are there more processes than partitions?", START.as_secs()).into());
+    }
+    let fed = feed(&app, path, log)?;
     wait(&app, &running, &fed)?;
     let stats = running.stop()?;
     let (refused, dead) = stats.iter().fold((0, 0), |(refused, dead), (_, one)| (refused + one.rejected, dead + one.dead_letters));
@@ -80,17 +85,15 @@ impl Fed {
 }
 
 /// Sends the commands of all entries that the events topic does not hold yet, in the order of the file.
-fn feed(app: &App, running: &Running, log: impl Iterator<Item = Result<xes::Trace, xes::XesError>>) -> Result<Fed, Box<dyn Error>> {
-    // A former process may have left a transaction open; it is ended once the partitions are ours.
-    running.wait_until(START, |lanes| lanes.iter().all(|lane| lane.tasks > 0 && lane.running == lane.tasks));
+fn feed(app: &App, path: &Path, log: impl Iterator<Item = Result<xes::Trace, xes::XesError>>) -> Result<Fed, Box<dyn Error>> {
     let taken = taken(app)?;
     let mut sender = app.sender::<Loan>()?;
     let mut fed = Fed { entries: HashMap::new(), sent: 0 };
     for trace in log {
-        let trace = trace?;
-        let commands = activity::commands(&trace)?;
+        let trace = trace.map_err(|error| in_file(path, &error))?;
+        let commands = activity::commands(&trace).map_err(|error| in_file(path, &error))?;
         if fed.entries.insert(trace.name.clone(), commands.len() as u64).is_some() {
-            return Err(format!("line {}: a second trace is named `{}`", trace.line, trace.name).into());
+            return Err(in_file(path, &format!("line {}: a second trace is named `{}`", trace.line, trace.name)).into());
         }
         let known = taken.get(&trace.name).copied().unwrap_or(0);
         for command in commands.iter().filter(|command| command.entry().index >= known) {
@@ -100,6 +103,10 @@ fn feed(app: &App, running: &Running, log: impl Iterator<Item = Result<xes::Trac
     }
     sender.flush(FLUSH)?;
     Ok(fed)
+}
+
+fn in_file(path: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("{}: {error}", path.display())
 }
 
 /// The number of entries of each application that the events topic holds.

@@ -88,7 +88,8 @@ pub struct Reader<R: BufRead> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     BeforeLog,
-    InLog,
+    /// The line on which the log starts.
+    InLog(u64),
     Ended,
 }
 
@@ -130,28 +131,30 @@ impl<R: BufRead> Reader<R> {
     fn tag(&mut self) -> Result<Option<Tag>, XesError> {
         loop {
             self.buffer.clear();
-            let line = self.xml.get_ref().line();
+            let before = self.line();
             match self.xml.read_event_into(&mut self.buffer) {
                 Ok(Xml::Start(element)) => {
                     let line = self.xml.get_ref().line();
-                    return Tag::read(&element).map(Some).map_err(|cause| XesError::Xml { line, cause });
+                    let start = Start::read(&element).map_err(|cause| XesError::Xml { line, cause })?;
+                    return Ok(Some(Tag::Start(start)));
                 }
                 Ok(Xml::End(_)) => return Ok(Some(Tag::End)),
                 Ok(Xml::Eof) => return Ok(None),
                 Ok(_) => {}
                 Err(quick_xml::Error::Io(cause)) => {
                     let cause = io::Error::new(cause.kind(), cause.to_string());
-                    return Err(XesError::Io { line, cause });
+                    return Err(XesError::Io { line: before, cause });
                 }
-                Err(error) => return Err(XesError::Xml { line, cause: error.to_string() }),
+                Err(error) => return Err(XesError::Xml { line: before, cause: error.to_string() }),
             }
         }
     }
 
-    /// The next tag within an element.
-    fn inside(&mut self, element: &str, since: u64) -> Result<Tag, XesError> {
+    /// The next start within an element that started on line `since`; `None` at its end.
+    fn inside(&mut self, element: &str, since: u64) -> Result<Option<Start>, XesError> {
         match self.tag()? {
-            Some(tag) => Ok(tag),
+            Some(Tag::Start(start)) => Ok(Some(start)),
+            Some(Tag::End) => Ok(None),
             None => self.wrong(self.line(), format!("the file ends within the <{element}> of line {since}: it was cut off")),
         }
     }
@@ -162,29 +165,31 @@ impl<R: BufRead> Reader<R> {
         let mut depth = 1;
         while depth > 0 {
             match self.inside(element, since)? {
-                Tag::Start { .. } => depth += 1,
-                Tag::End => depth -= 1,
+                Some(_) => depth += 1,
+                None => depth -= 1,
             }
         }
         Ok(())
     }
 
     fn next_trace(&mut self) -> Result<Option<Trace>, XesError> {
-        while self.state == State::BeforeLog {
+        if self.state == State::BeforeLog {
             match self.tag()? {
-                Some(Tag::Start { name, .. }) if name == "log" => self.state = State::InLog,
-                Some(Tag::Start { name, .. }) => {
-                    return self.wrong(self.line(), format!("an event log in XES starts with <log>, this with <{name}>"));
+                Some(Tag::Start(start)) if start.name == "log" => self.state = State::InLog(self.line()),
+                Some(Tag::Start(start)) => {
+                    return self.wrong(self.line(), format!("an event log in XES starts with <log>, this with <{}>", start.name));
                 }
-                _ => return self.wrong(self.line(), "there is no <log>: this is not an event log in XES"),
+                Some(Tag::End) | None => return self.wrong(self.line(), "there is no <log>: this is not an event log in XES"),
             }
         }
-        while self.state == State::InLog {
-            match self.inside("log", 1)? {
-                Tag::Start { name, .. } if name == "trace" => return self.trace().map(Some),
-                Tag::Start { name, .. } => self.skip(&name)?,
-                Tag::End => self.state = State::Ended,
+        if let State::InLog(since) = self.state {
+            while let Some(start) = self.inside("log", since)? {
+                if start.name == "trace" {
+                    return self.trace().map(Some);
+                }
+                self.skip(&start.name)?;
             }
+            self.state = State::Ended;
         }
         Ok(None)
     }
@@ -194,14 +199,12 @@ impl<R: BufRead> Reader<R> {
         let line = self.line();
         let mut attributes = BTreeMap::new();
         let mut events = Vec::new();
-        loop {
-            match self.inside("trace", line)? {
-                Tag::Start { name, .. } if name == "event" => events.push(self.event()?),
-                Tag::Start { name, attribute } => {
-                    attributes.extend(attribute);
-                    self.skip(&name)?;
-                }
-                Tag::End => break,
+        while let Some(start) = self.inside("trace", line)? {
+            if start.name == "event" {
+                events.push(self.event()?);
+            } else {
+                attributes.extend(start.attribute);
+                self.skip(&start.name)?;
             }
         }
         match attributes.remove("concept:name") {
@@ -213,30 +216,22 @@ impl<R: BufRead> Reader<R> {
     /// The event that has just started.
     fn event(&mut self) -> Result<Event, XesError> {
         let line = self.line();
-        let (mut activity, mut transition, mut resource, mut time) = (None, None, None, None);
-        loop {
-            match self.inside("event", line)? {
-                Tag::Start { name, attribute } => {
-                    match attribute {
-                        Some((key, value)) if key == "concept:name" => activity = Some(value),
-                        Some((key, value)) if key == "lifecycle:transition" => transition = Some(value),
-                        Some((key, value)) if key == "org:resource" => resource = Some(value),
-                        Some((key, value)) if key == "time:timestamp" => match parse_time(&value) {
-                            Some(at) => time = Some(at),
-                            None => return self.wrong(line, format!("`{value}` is no time such as 2011-10-01T00:38:44.546+02:00")),
-                        },
-                        _ => {}
-                    }
-                    self.skip(&name)?;
-                }
-                Tag::End => break,
-            }
+        let mut attributes = BTreeMap::new();
+        while let Some(start) = self.inside("event", line)? {
+            attributes.extend(start.attribute);
+            self.skip(&start.name)?;
         }
-        match (activity, time) {
-            (None, _) => self.wrong(line, "the event has no `concept:name`, which names its activity"),
-            (_, None) => self.wrong(line, "the event has no `time:timestamp`"),
-            (Some(name), Some(time)) => Ok(Event { line, name, transition, resource, time }),
-        }
+        let Some(name) = attributes.remove("concept:name") else {
+            return self.wrong(line, "the event has no `concept:name`, which names its activity");
+        };
+        let Some(time) = attributes.remove("time:timestamp") else {
+            return self.wrong(line, "the event has no `time:timestamp`");
+        };
+        let Some(time) = parse_time(&time) else {
+            return self.wrong(line, format!("`{time}` is no time such as 2011-10-01T00:38:44.546+02:00"));
+        };
+        let (transition, resource) = (attributes.remove("lifecycle:transition"), attributes.remove("org:resource"));
+        Ok(Event { line, name, transition, resource, time })
     }
 }
 
@@ -254,16 +249,19 @@ impl<R: BufRead> Iterator for Reader<R> {
 
 /// The start or the end of an element.
 enum Tag {
-    Start {
-        /// The element's name, without its namespace.
-        name: String,
-        /// Its `key` and `value`, where it has both.
-        attribute: Option<(String, String)>,
-    },
+    Start(Start),
     End,
 }
 
-impl Tag {
+/// The start of an element.
+struct Start {
+    /// The element's name, without its namespace.
+    name: String,
+    /// Its `key` and `value`, where it has both.
+    attribute: Option<(String, String)>,
+}
+
+impl Start {
     fn read(element: &BytesStart<'_>) -> Result<Self, String> {
         let (mut key, mut value) = (None, None);
         for attribute in element.attributes() {
@@ -275,6 +273,6 @@ impl Tag {
             };
             *slot = Some(attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|error| error.to_string())?.into_owned());
         }
-        Ok(Tag::Start { name: element.local_name().as_ref().to_owned(), attribute: key.zip(value) })
+        Ok(Start { name: element.local_name().as_ref().to_owned(), attribute: key.zip(value) })
     }
 }

@@ -55,6 +55,7 @@ fn rubbish_is_refused_with_file_and_line() {
         ("rubbish".to_owned(), "line 1: there is no <log>"),
         (log([&DECLINED[..]]).replace("A_DECLINED", "A_LOST"), "line 6: trace `0`: `A_LOST` is no activity"),
         (log([&DECLINED[..]]).replace("</log>", ""), "the file ends within the <log>"),
+        (log([&DECLINED[..], &DECLINED[..]]).replace("value=\"1\"", "value=\"0\""), "line 8: a second trace is named `0`"),
     ] {
         let output = run(&text);
         let error = String::from_utf8(output.stderr).unwrap();
