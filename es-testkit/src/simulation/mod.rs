@@ -264,23 +264,17 @@ impl Simulation {
         let healed = self.world.cluster.now();
         // What was sent before may still fail: calls that are under way, and processes that are about to stop.
         let grace = healed + Duration::from_secs(15);
+        // Late requests arrive, and members that only seem alive time out.
+        let earliest = healed + Duration::from_secs(5);
         let mut rounds = 0;
-        let mut all_started = Duration::MAX;
         while rounds < 5 {
             let now = self.world.cluster.now();
             self.round(now < grace)?;
             let at_rest = self.processes.iter().all(|p| p.is_awake(now) && p.is_idle());
             let tasks: usize = self.processes.iter().map(Process::tasks).sum();
-            let rested = at_rest && tasks == PARTITIONS as usize;
-            if rested && all_started == Duration::MAX {
-                all_started = now;
-            } else if !rested {
-                all_started = Duration::MAX;
-            }
-            // Late requests may still arrive, and members that only seem alive still time out.
-            rounds = if rested && now >= all_started + Duration::from_secs(4) { rounds + 1 } else { 0 };
+            rounds = if at_rest && tasks == PARTITIONS as usize && now >= earliest { rounds + 1 } else { 0 };
             if now > healed + REST {
-                let states: Vec<String> = self.processes.iter().map(|p| format!("{} {:?} {}", p.name, p.phase(), p.tasks())).collect();
+                let states: Vec<String> = self.processes.iter().map(Process::show).collect();
                 return Err(Violation::new("rest", format!("the application does not come to rest: {}", states.join(", "))));
             }
         }

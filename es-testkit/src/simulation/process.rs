@@ -8,7 +8,7 @@ use crate::app::VirtualClock;
 use crate::broker::{Client, ClientConfig, Cluster};
 use crate::store::{MemoryDisk, MemoryStore};
 use es_core::Topology;
-use es_core::runner::{Phase, Runner, RunnerError, Settings};
+use es_core::runner::{Runner, RunnerError, Settings};
 use es_core::task::Commands;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -113,8 +113,15 @@ impl Process {
         self.runner.as_ref().map_or(0, |r| r.tasks().count())
     }
 
-    pub(super) fn phase(&self) -> Option<Phase> {
-        self.runner.as_ref().map(Runner::phase)
+    /// What it is at, for people.
+    pub(super) fn show(&self) -> String {
+        let Some(runner) = &self.runner else { return format!("{} does not run", self.name) };
+        let tasks = runner.tasks().map(|task| {
+            let (state, at) = (task.state(), task.committed().input);
+            format!("{} {state:?} at {at}, {} wait, {} dirty", task.partition(), task.buffered(), task.dirty_len())
+        });
+        let idle = if runner.is_idle() { "idle" } else { "busy" };
+        format!("{} {:?}, {idle} [{}]", self.name, runner.phase(), tasks.collect::<Vec<_>>().join("; "))
     }
 
     /// Puts a change of phase or of a task's state into the timeline.
