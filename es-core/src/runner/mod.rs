@@ -278,6 +278,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             if let Err(error) = self.store.open(partition) {
                 return self.begin_stop(Some(RunnerError::Task(TaskError::Store { task: partition, error })));
             }
+            self.drop_questions_of(partition);
             let mut task = Task::new(partition, self.env.settings.cache_entries);
             task.try_open();
             self.tasks.insert(partition, task);
