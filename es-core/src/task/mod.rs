@@ -447,7 +447,8 @@ impl<L: Logic> Task<L> {
         self.become_state(TaskState::Settling);
         self.clear_inbox();
         self.restore = None;
-        self.orders.clear();
+        // Writes are counted: each is carried out and answered.
+        self.orders.retain(|order| matches!(order, Order::Write(_)));
         for (role, _) in env.topology.topics() {
             self.orders.push_back(Order::StopFetch(Place::new(role, self.partition)));
         }
@@ -475,6 +476,15 @@ impl<L: Logic> Task<L> {
     /// Entries with committed changes that are not in the store.
     pub fn dirty_len(&self) -> usize {
         self.cache.dirty_len()
+    }
+
+    /// Whether its committed changes may go to the store with its position now.
+    pub fn may_flush(&self) -> bool {
+        match self.state {
+            TaskState::Running => true,
+            TaskState::Replaying => self.restore.as_ref().is_some_and(Restore::is_trusted),
+            _ => false,
+        }
     }
 
     /// Orders a store write of all committed changes with their position. Returns whether there was anything to write and no flush under way.

@@ -83,6 +83,11 @@ impl Goal {
 const WRITE_BYTES: usize = 1 << 20;
 
 impl Restore {
+    /// Whether the position that it started from is known to be one of this log.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.expected.is_none()
+    }
+
     pub(super) fn progress(&self) -> (i64, i64) {
         let goals = [&self.changelog, &self.events, &self.outcomes];
         let done = goals.iter().map(|g| g.next.min(g.until.max(g.from)) - g.from).sum();
@@ -377,7 +382,7 @@ impl<L: Logic> Task<L> {
 
     /// A chunk was folded: writes what is due, and ends when all is read.
     fn read_on(&mut self, place: Place, env: &Env) -> Result<(), TaskError> {
-        if self.cache.dirty_len() >= env.settings.flush_entries && self.restore_mut().expected.is_none() {
+        if self.cache.dirty_len() >= env.settings.flush_entries && self.may_flush() {
             self.flush(env)?;
         }
         let restore = self.restore_mut();
