@@ -6,8 +6,8 @@
 mod fold;
 mod inputs;
 
-pub use fold::{Folding, Prefix, fold};
 pub(crate) use fold::show;
+pub use fold::{Folding, Prefix, fold};
 pub(crate) use inputs::origin;
 
 use crate::broker::{Cluster, OwnedRecord};

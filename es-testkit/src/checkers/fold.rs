@@ -173,4 +173,3 @@ pub(super) fn place(record: &OwnedRecord) -> String {
     let key = record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
     format!("the record at partition {} offset {} (`{}`)", record.partition, record.offset, key.escape_debug())
 }
-

@@ -67,7 +67,10 @@ impl Auditor {
             // Of the partitions behind this one the new offsets are not read yet.
             let committed = committed.max(if partition > place.partition { i64::MAX } else { 0 });
             if offset >= committed {
-                let what = format!("{topic}-{} offset {} is of input {partition}/{offset}, and {committed} is committed", place.partition, record.offset);
+                let what = format!(
+                    "{topic}-{} offset {} is of input {partition}/{offset}, and {committed} is committed",
+                    place.partition, record.offset
+                );
                 return Err(Violation::new("all or none", what));
             }
             if place.role == Role::Events {

@@ -148,9 +148,8 @@ impl Senders {
                     self.sent.push(one.clone());
                     return self.write(cluster, topic, &one, "a command");
                 }
-                let (partition, offset) = cluster
-                    .produce(topic, &one.key, &[(header::TYPE, one.name.as_bytes())], &one.value)
-                    .expect("the topic exists");
+                let (partition, offset) =
+                    cluster.produce(topic, &one.key, &[(header::TYPE, one.name.as_bytes())], &one.value).expect("the topic exists");
                 format!("a command without an id: {} for {} at {partition}/{offset}", one.name, one.key)
             }
         }
