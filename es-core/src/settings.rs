@@ -45,8 +45,8 @@ pub struct Settings {
     pub batch_bytes: usize,
     /// A batch is committed after this time at the latest, and at once when nothing waits.
     pub commit_interval: Duration,
-    /// A commit that took longer is treated as one whose outcome is unknown: its request may have been sent twice, and a late copy would end the
-    /// next transaction.
+    /// A commit or an abort that took longer is treated as one whose outcome is unknown: its request may have been sent twice, and a late copy
+    /// would end the next transaction.
     pub uncertain_after: Duration,
     /// How long a call is repeated before it counts as failed.
     pub retry_for: Duration,

@@ -3,6 +3,7 @@
 pub mod app;
 pub mod broker;
 pub mod check;
+pub mod checkers;
 pub mod conformance;
 mod diff;
 #[cfg(feature = "kafka-server")]
@@ -10,6 +11,7 @@ pub mod kafka_server;
 #[cfg(feature = "laws")]
 pub mod laws;
 pub mod scenario;
+pub mod simulation;
 pub mod store;
 mod trial;
 

@@ -278,6 +278,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             if let Err(error) = self.store.open(partition) {
                 return self.begin_stop(Some(RunnerError::Task(TaskError::Store { task: partition, error })));
             }
+            self.drop_questions_of(partition);
             let mut task = Task::new(partition, self.env.settings.cache_entries);
             task.try_open();
             self.tasks.insert(partition, task);
@@ -377,7 +378,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             self.flushed = now;
         }
         let mut failed = None;
-        for task in self.tasks.values_mut().filter(|t| t.state() == TaskState::Running) {
+        for task in self.tasks.values_mut().filter(|t| t.may_flush()) {
             if due || task.dirty_len() >= self.env.settings.flush_entries {
                 failed = failed.or(task.flush(&self.env).err());
             }

@@ -37,7 +37,10 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     pub(super) fn handle_answer(&mut self, question: Question, completion: Completion) {
         let failed = match (&question, completion) {
             (Question::Topics, Completion::Described(Ok(description))) => return self.handle_topics(&description),
-            (Question::Stable(_), Completion::StableOffsets(Ok(offsets))) => return self.handle_stable(&offsets),
+            (Question::Stable(tasks), Completion::StableOffsets(Ok(offsets))) => {
+                let of_them = offsets.into_iter().filter(|(place, _)| tasks.contains(&place.partition));
+                return self.handle_stable(&of_them.collect::<Vec<_>>());
+            }
             (Question::Extents(tasks), Completion::Extents(Ok(extents))) => {
                 let tasks = tasks.clone();
                 return self.handle_extents(&tasks, &extents);
@@ -141,6 +144,18 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         let waiting: Vec<i32> = waiting.filter(|partition| !asked.contains(partition)).collect();
         if !waiting.is_empty() {
             self.ask(Question::Stable(waiting));
+        }
+    }
+
+    /// A task that comes back asks for itself: what was asked when it was here before may be out of date when it is answered.
+    pub(super) fn drop_questions_of(&mut self, partition: i32) {
+        let repeats = self.repeats.iter_mut().map(|(_, question)| question);
+        for question in self.questions.values_mut().chain(repeats) {
+            match question {
+                Question::Stable(tasks) => tasks.retain(|task| *task != partition),
+                Question::Extents(tasks) => tasks.retain(|(task, _)| *task != partition),
+                Question::Topics | Question::Leave => {}
+            }
         }
     }
 

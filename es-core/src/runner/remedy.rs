@@ -17,6 +17,7 @@
 //! | | anything else | re-create, rewind |
 //!
 //! Elsewhere "again" is bounded by [`Settings::retry_for`](crate::settings::Settings); a commit that is never answered has an unknown outcome.
+//! A commit or an abort that took long counts as unknown: a late copy of its request would end the next transaction, whose epoch is the same.
 
 use crate::broker::ErrorKind;
 

@@ -138,8 +138,11 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     pub(super) fn handle_call(&mut self, made: Outstanding, outcome: Result<Vec<Delivered>, BrokerError>) {
         let took = self.clock.now().saturating_sub(made.since);
         let error = match (made.call, outcome) {
-            (Call::Commit, Ok(_)) if took > self.env.settings.uncertain_after && self.env.settings.guarantee == Guarantee::ExactlyOnce => {
-                BrokerError::new(ErrorKind::Unknown, format!("the commit took {took:?}, so a late copy of its request may be on its way"))
+            (call @ (Call::Commit | Call::Abort), Ok(_))
+                if took > self.env.settings.uncertain_after && self.env.settings.guarantee == Guarantee::ExactlyOnce =>
+            {
+                let what = if call == Call::Commit { "commit" } else { "abort" };
+                BrokerError::new(ErrorKind::Unknown, format!("the {what} took {took:?}, so a late copy of its request may be on its way"))
             }
             (call, Ok(delivered)) => return self.go_on(call, delivered),
             (_, Err(error)) => error,

@@ -56,7 +56,7 @@ impl<S: DeserializeOwned + Default + Clone> Cache<S> {
     /// The newest committed entry; `None` where there is none.
     pub(super) fn committed<T: StateStore>(&self, store: &T, task: i32, id: &str) -> Result<Option<Entry<S>>, StoreError> {
         match self.slots.get(id) {
-            Some(slot) => Ok(Some(slot.committed().clone())),
+            Some(slot) => Ok(Some(slot.committed()).filter(|entry| !entry.is_new()).cloned()),
             None => read(store, task, id),
         }
     }

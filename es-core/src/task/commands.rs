@@ -71,7 +71,7 @@ impl<T, E: std::fmt::Display> OrDead<T> for Result<T, E> {
 
 fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef<'_>) -> Result<(), Stop> {
     let env = step.env;
-    if step.refuse.take_if(|from| input.offset >= *from).is_some() {
+    if step.refuse.is_some_and(|next| step.position.input <= next) {
         return Err(Stop::Dead(Cause::Oversized, "the broker refused its events as too large".to_owned()));
     }
     within_limit(input, env.settings.max_command_bytes).or_dead(Cause::Oversized)?;

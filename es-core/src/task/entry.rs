@@ -47,6 +47,11 @@ pub enum Seen {
 }
 
 impl<S> Entry<S> {
+    /// Whether no input has left a mark yet: then there is no such entry in store, changelog or log.
+    pub fn is_new(&self) -> bool {
+        self.events_through == 0 && self.outcomes_through == 0 && self.sequence == 0
+    }
+
     /// Whether the input at `offset` has left its mark already.
     pub fn reflects(&self, offset: i64) -> bool {
         offset < self.events_through.max(self.outcomes_through)

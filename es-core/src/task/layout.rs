@@ -5,6 +5,7 @@
 //! | `00` | [`Identity`] | yes | |
 //! | `01` | [`Position`] | yes | as the marker of a checkpoint |
 //! | `02` | [`Restoring`] | while a restore from the changelog is under way | |
+//! | `03` | [`Position`]: the newest marker that the changelog is known to have | yes | |
 //! | `10` + key | [`Entry`](super::entry::Entry) | yes | yes |
 //!
 //! The first bytes never change their meaning; new kinds take new ones.
@@ -21,6 +22,8 @@ pub const IDENTITY: &[u8] = &[0x00];
 pub const POSITION: &[u8] = &[0x01];
 /// The key of [`Restoring`].
 pub const RESTORING: &[u8] = &[0x02];
+/// The key of the newest marker: what events and outcomes from it on have changed, the changelog may not have.
+pub const LOGGED: &[u8] = &[0x03];
 /// The first byte of an entry's key.
 pub const ENTRY: u8 = 0x10;
 

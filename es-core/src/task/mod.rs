@@ -15,6 +15,7 @@
 //! ```
 
 mod cache;
+mod checkpoint;
 mod commands;
 mod error;
 mod restore;
@@ -36,11 +37,10 @@ use crate::record::{Place, RecordBatch, Role};
 use crate::settings::{Changelog, Stats};
 use crate::state_store::{StateStore, StoreError, WriteBatch};
 use cache::Cache;
+use checkpoint::{Checkpoint, Logged};
 use entry::Entry;
-use indexmap::IndexSet;
 use layout::{Identity, LastEvent, Position};
 use restore::Restore;
-use rustc_hash::FxBuildHasher;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -125,8 +125,8 @@ struct Pending {
     before: Position,
     after: Position,
     touched: Vec<Arc<str>>,
-    /// What it has written of a checkpoint.
-    logged: Vec<Arc<str>>,
+    /// What it has written of a checkpoint, and the marker as it was written.
+    logged: Logged,
     marker: Option<Position>,
 }
 
@@ -137,23 +137,6 @@ struct Inbox {
     /// The offset behind the last record, control records included.
     end: i64,
 }
-
-/// Which entries the changelog has not got yet.
-#[derive(Debug, Default)]
-struct Checkpoint {
-    unlogged: IndexSet<Arc<str>, FxBuildHasher>,
-    pass: Option<Pass>,
-}
-
-/// A checkpoint under way: the entries it still has to write, and the position that its marker will tell.
-#[derive(Debug)]
-struct Pass {
-    left: Vec<Arc<str>>,
-    marker: Position,
-}
-
-/// Entries that a checkpoint writes in one batch, at most.
-const CHECKPOINT_CHUNK: usize = 10_000;
 
 impl<L: Logic> Task<L> {
     /// A task that was just assigned.
@@ -171,7 +154,7 @@ impl<L: Logic> Task<L> {
             writes: 0,
             flushing: false,
             orders: VecDeque::new(),
-            checkpoint: Checkpoint::default(),
+            checkpoint: Checkpoint::new(),
             refuse: None,
         }
     }
@@ -273,7 +256,7 @@ impl<L: Logic> Task<L> {
         }
         if self.pending.back().is_none_or(|p| p.batch != batch) {
             let before = self.position;
-            self.pending.push_back(Pending { batch, before, after: before, touched: Vec::new(), logged: Vec::new(), marker: None });
+            self.pending.push_back(Pending { batch, before, after: before, touched: Vec::new(), logged: Logged::default(), marker: None });
         }
         let pending = self.pending.back_mut().expect("it was just made");
         let mut step = Step {
@@ -324,30 +307,30 @@ impl<L: Logic> Task<L> {
     ) -> Result<Option<i64>, TaskError> {
         let Some(pending) = self.pending.back_mut().filter(|p| p.batch == batch) else { return Ok(None) };
         let place = Place::new(Role::Changelog, self.partition);
-        let (ids, marker) = match env.settings.changelog {
-            Changelog::Off => (Vec::new(), None),
-            Changelog::EachCommit => {
-                let marker = Position { input: pending.after.input, stream_time: pending.after.stream_time, ..self.committed };
-                (pending.touched.clone(), Some(marker))
-            }
-            Changelog::Checkpoint { .. } => {
-                self.checkpoint.unlogged.extend(pending.touched.iter().cloned());
-                self.checkpoint.next(checkpoint_due, self.committed)
-            }
+        let logged = match env.settings.changelog {
+            Changelog::Off => Logged::default(),
+            Changelog::EachCommit => self.checkpoint.next(true, &pending.touched, self.committed),
+            Changelog::Checkpoint { .. } => self.checkpoint.next(checkpoint_due, &pending.touched, self.committed),
         };
-        for id in &ids {
+        for id in &logged.ids {
             let entry = self.cache.load(store, self.partition, id).map_err(|error| TaskError::Store { task: self.partition, error })?;
+            if entry.is_new() {
+                continue;
+            }
             out.push(place, pending.after.stream_time.max(0))
                 .key(&layout::entry_key(id))
                 .value_with(|bytes| layout::write(entry, bytes))
                 .map_err(|e| TaskError::Unwritable { task: self.partition, id: id.to_string(), why: e.to_string() })?;
         }
-        if let Some(marker) = marker {
+        pending.marker = logged.marker.map(|marker| match logged.is_all {
+            // The offsets of this batch's own events and outcomes are not known yet.
+            true => Position { input: pending.after.input, stream_time: pending.after.stream_time, ..marker },
+            false => marker,
+        });
+        pending.logged = logged;
+        if let Some(marker) = &pending.marker {
             let mut record = out.push(place, pending.after.stream_time.max(0));
-            record.key(layout::POSITION).value_with(|bytes| layout::write(&marker, bytes)).expect("a position can be written");
-        }
-        if let Changelog::Checkpoint { .. } = env.settings.changelog {
-            (pending.logged, pending.marker) = (ids, marker);
+            record.key(layout::POSITION).value_with(|bytes| layout::write(marker, bytes)).expect("a position can be written");
         }
         Ok(Some(pending.after.input))
     }
@@ -382,6 +365,7 @@ impl<L: Logic> Task<L> {
             known(&mut later.after);
         }
         self.committed = committed;
+        self.checkpoint.marker = pending.marker.unwrap_or(self.checkpoint.marker);
         self.refuse = None;
     }
 
@@ -390,7 +374,7 @@ impl<L: Logic> Task<L> {
         let Some(pending) = self.pending.pop_back_if(|p| p.batch == batch) else { return };
         self.cache.rollback(batch, &pending.touched);
         self.position = pending.before;
-        self.checkpoint.give_back(pending.logged, pending.marker, self.committed);
+        self.checkpoint.give_back(pending.logged, self.committed);
     }
 
     /// After a rollback: waits for the stable committed offset. Inputs that wait are dropped; they are read again.
@@ -447,7 +431,8 @@ impl<L: Logic> Task<L> {
         self.become_state(TaskState::Settling);
         self.clear_inbox();
         self.restore = None;
-        self.orders.clear();
+        // Writes are counted: each is carried out and answered.
+        self.orders.retain(|order| matches!(order, Order::Write(_)));
         for (role, _) in env.topology.topics() {
             self.orders.push_back(Order::StopFetch(Place::new(role, self.partition)));
         }
@@ -477,6 +462,15 @@ impl<L: Logic> Task<L> {
         self.cache.dirty_len()
     }
 
+    /// Whether its committed changes may go to the store with its position now.
+    pub fn may_flush(&self) -> bool {
+        match self.state {
+            TaskState::Running => true,
+            TaskState::Replaying => self.restore.as_ref().is_some_and(Restore::is_trusted),
+            _ => false,
+        }
+    }
+
     /// Orders a store write of all committed changes with their position. Returns whether there was anything to write and no flush under way.
     ///
     /// # Errors
@@ -497,7 +491,7 @@ impl<L: Logic> Task<L> {
         if let Some((id, error)) = failed {
             return Err(TaskError::Unwritable { task: self.partition, id, why: error.to_string() });
         }
-        put_position(&mut batch, &self.committed, env);
+        put_position(&mut batch, &self.committed, &self.checkpoint.marker, env);
         self.flushing = true;
         self.order_write(batch);
         Ok(true)
@@ -530,33 +524,9 @@ impl<L: Logic> Task<L> {
     }
 }
 
-impl Checkpoint {
-    /// The entries to write in this batch, and the marker if they are the last.
-    fn next(&mut self, due: bool, committed: Position) -> (Vec<Arc<str>>, Option<Position>) {
-        if self.pass.is_none() && due && !self.unlogged.is_empty() {
-            self.pass = Some(Pass { left: self.unlogged.drain(..).collect(), marker: committed });
-        }
-        let Some(pass) = &mut self.pass else { return (Vec::new(), None) };
-        let ids = pass.left.split_off(pass.left.len().saturating_sub(CHECKPOINT_CHUNK));
-        let marker = pass.left.is_empty().then_some(pass.marker);
-        if marker.is_some() {
-            self.pass = None;
-        }
-        (ids, marker)
-    }
-
-    /// A batch that wrote these entries, and perhaps the marker, was given up.
-    fn give_back(&mut self, logged: Vec<Arc<str>>, marker: Option<Position>, committed: Position) {
-        match &mut self.pass {
-            Some(pass) => pass.left.extend(logged),
-            None if !logged.is_empty() || marker.is_some() => self.pass = Some(Pass { left: logged, marker: marker.unwrap_or(committed) }),
-            None => {}
-        }
-    }
-}
-
-fn put_position(batch: &mut WriteBatch, position: &Position, env: &Env) {
+fn put_position(batch: &mut WriteBatch, position: &Position, logged: &Position, env: &Env) {
     let identity = Identity { cluster: env.topics.cluster.clone(), input: env.topics.input, events: env.topics.events };
     batch.put_with(layout::IDENTITY, |bytes| layout::write(&identity, bytes).expect("an identity can be written"));
     batch.put_with(layout::POSITION, |bytes| layout::write(position, bytes).expect("a position can be written"));
+    batch.put_with(layout::LOGGED, |bytes| layout::write(logged, bytes).expect("a position can be written"));
 }

@@ -16,7 +16,7 @@ use crate::aggregate::Millis;
 use crate::broker::{Extent, Fetched, TopicId};
 use crate::envelope::{Envelope, Headers, key};
 use crate::record::{Place, RecordBatch, RecordRef, Role};
-use crate::settings::{Guarantee, Stats};
+use crate::settings::{Changelog, Guarantee, Stats};
 use crate::state_store::{StateStore, StoreError, WriteBatch};
 use crate::topology::Kind;
 
@@ -83,6 +83,11 @@ impl Goal {
 const WRITE_BYTES: usize = 1 << 20;
 
 impl Restore {
+    /// Whether the position that it started from is known to be one of this log.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.expected.is_none()
+    }
+
     pub(super) fn progress(&self) -> (i64, i64) {
         let goals = [&self.changelog, &self.events, &self.outcomes];
         let done = goals.iter().map(|g| g.next.min(g.until.max(g.from)) - g.from).sum();
@@ -131,7 +136,8 @@ impl<L: Logic> Task<L> {
         match (position, changelog) {
             (Some(position), _) if restoring.is_none() => {
                 self.restore = Some(restore);
-                self.start_replay(store, position, env)
+                let logged = self.read::<S, Position>(store, layout::LOGGED)?.unwrap_or(Position::START);
+                self.start_replay(store, position, logged, env)
             }
             (_, Some(changelog)) => {
                 source = Source::Changelog;
@@ -158,7 +164,7 @@ impl<L: Logic> Task<L> {
                 self.clear(store)?;
                 restore.source = Source::Log;
                 self.restore = Some(restore);
-                self.start_replay(store, Position::START, env)
+                self.start_replay(store, Position::START, Position::START, env)
             }
         }
     }
@@ -211,7 +217,8 @@ impl<L: Logic> Task<L> {
         let restore = self.restore_mut();
         let mut batch = std::mem::take(&mut restore.batch);
         let (restoring, reached) = (restore.restoring, restore.changelog.is_reached());
-        put_position(&mut batch, &restoring.marker.unwrap_or(Position::START), env);
+        let marker = restoring.marker.unwrap_or(Position::START);
+        put_position(&mut batch, &marker, &marker, env);
         match reached {
             true => batch.delete(layout::RESTORING),
             false => batch.put_with(layout::RESTORING, |bytes| layout::write(&restoring, bytes).expect("a position can be written")),
@@ -226,12 +233,13 @@ impl<L: Logic> Task<L> {
     pub fn handle_restore_written<S: StateStore>(&mut self, store: &mut S, env: &Env) -> Result<(), TaskError> {
         if self.state == TaskState::Restoring && self.writes == 0 && self.restore_mut().changelog.is_reached() {
             let marker = self.restore_mut().restoring.marker.unwrap_or(Position::START);
-            self.start_replay(store, marker, env)?;
+            self.start_replay(store, marker, marker, env)?;
         }
         Ok(())
     }
 
-    fn start_replay<S: StateStore>(&mut self, store: &mut S, position: Position, env: &Env) -> Result<(), TaskError> {
+    /// Reads the log from `position` on; and from `logged` on, where that lies before it, to note what the changelog may not have.
+    fn start_replay<S: StateStore>(&mut self, store: &mut S, position: Position, logged: Position, env: &Env) -> Result<(), TaskError> {
         let restore = self.restore.as_mut().expect("a restore is under way");
         let events = restore.ends.of(Role::Events).expect("the events topic was described");
         restore.processed = position.input - 1;
@@ -255,9 +263,14 @@ impl<L: Logic> Task<L> {
         if stretch.from < events.start {
             return Err(out_of_range(env, events, stretch.from));
         }
-        restore.events = stretch;
-        restore.outcomes =
-            restore.ends.of(Role::Outcomes).map_or(Goal::NONE, |o| Goal::new(position.outcomes.max(o.start).min(o.end), o.end));
+        self.checkpoint.marker = logged;
+        let (unlogged, outcomes) = match (env.settings.changelog, env.topology.kind) {
+            (Changelog::Off, _) => (i64::MAX, position.outcomes),
+            (_, Kind::Aggregate) => (logged.events, position.outcomes.min(logged.outcomes)),
+            (_, Kind::Table) => (logged.input, position.outcomes),
+        };
+        restore.events = Goal::new(stretch.from.min(unlogged.max(events.start)), stretch.until);
+        restore.outcomes = restore.ends.of(Role::Outcomes).map_or(Goal::NONE, |o| Goal::new(outcomes.max(o.start).min(o.end), o.end));
         let goals = [(Role::Events, restore.events), (Role::Outcomes, restore.outcomes)];
         for (role, goal) in goals.into_iter().filter(|(_, goal)| !goal.is_reached()) {
             self.orders.push_back(Order::Fetch(Place::new(role, self.partition), goal.from));
@@ -280,17 +293,18 @@ impl<L: Logic> Task<L> {
                 continue;
             }
             restore.events.next = record.offset + 1;
-            let expected = restore.expected.take();
+            let expected = restore.expected.take_if(|expected| record.offset >= expected.offset);
             let envelope =
                 Envelope::<<L::State as crate::Folds>::Event>::read(&record).map_err(|e| unusable(env, &record, e.to_string()))?;
             let Some(from) = envelope.provenance else {
                 return Err(unusable(env, &record, "it has no `es_input` header, so another program wrote it".into()));
             };
             self.same_topic(env, env.topology.input(), env.topics.input, from.topic)?;
-            if let Some(expected) = expected {
-                if expected != LastEvent::new(record.offset, &from) {
-                    return self.distrust(store, "its last event is not the one in the log", env);
-                }
+            if expected.is_some_and(|expected| expected != LastEvent::new(record.offset, &from)) {
+                return self.distrust(store, "its last event is not the one in the log", env);
+            }
+            self.note_unlogged(&envelope.aggregate_id, env);
+            if record.offset < self.committed.events {
                 continue;
             }
             let restore = self.restore_mut();
@@ -330,6 +344,10 @@ impl<L: Logic> Task<L> {
             let id = key(&record).map_err(|e| unusable(env, &record, e.to_string()))?;
             restore.processed = restore.processed.max(from.offset);
             self.same_topic(env, env.topology.input(), env.topics.input, from.topic)?;
+            self.note_unlogged(id, env);
+            if record.offset < self.committed.outcomes {
+                continue;
+            }
             let mut next =
                 self.cache.load(store, self.partition, id).map_err(|error| TaskError::Store { task: self.partition, error })?.clone();
             if replay::outcome(&mut next, headers.causation_id, &from, horizon) == Folded::Changed {
@@ -353,6 +371,9 @@ impl<L: Logic> Task<L> {
     ) -> Result<(), TaskError> {
         let (mut touched, mut out, mut scratch) = (Vec::new(), RecordBatch::new(), String::new());
         let until = self.restore_mut().events.until;
+        for id in fetched.records.iter().filter(|r| r.offset < until).filter_map(|r| r.key.and_then(|key| std::str::from_utf8(key).ok())) {
+            self.note_unlogged(id, env);
+        }
         let mut step = Step {
             task: self.partition,
             batch: 0,
@@ -368,7 +389,7 @@ impl<L: Logic> Task<L> {
         };
         for record in fetched.records.iter().filter(|r| r.offset < until) {
             logic.replay(&mut step, &record)?;
-            step.position.input = record.offset + 1;
+            step.position.input = step.position.input.max(record.offset + 1);
         }
         let restore = self.restore_mut();
         restore.events.next = restore.events.next.max(fetched.next);
@@ -377,7 +398,7 @@ impl<L: Logic> Task<L> {
 
     /// A chunk was folded: writes what is due, and ends when all is read.
     fn read_on(&mut self, place: Place, env: &Env) -> Result<(), TaskError> {
-        if self.cache.dirty_len() >= env.settings.flush_entries && self.restore_mut().expected.is_none() {
+        if self.cache.dirty_len() >= env.settings.flush_entries && self.may_flush() {
             self.flush(env)?;
         }
         let restore = self.restore_mut();
@@ -433,6 +454,13 @@ impl<L: Logic> Task<L> {
         self.cache = super::Cache::new(env.settings.cache_entries);
         self.clear(store)?;
         self.start(store, restore.ends, next, env)
+    }
+
+    /// What is folded, or was before the position, may not be in the changelog yet.
+    fn note_unlogged(&mut self, id: &str, env: &Env) {
+        if env.settings.changelog != Changelog::Off {
+            self.checkpoint.note(id);
+        }
     }
 
     fn restore_mut(&mut self) -> &mut Restore {

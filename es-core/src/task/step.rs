@@ -80,7 +80,7 @@ pub struct Step<'a, A, S> {
     pub(super) env: &'a Env,
     pub(super) stats: &'a mut Stats,
     pub(super) scratch: &'a mut String,
-    /// The first input from this offset on is one whose events the broker has refused as too large.
+    /// The input that comes next at this position is one whose records the broker has refused as too large; those behind it are not.
     pub(super) refuse: Option<i64>,
 }
 

@@ -1,0 +1,124 @@
+//! Which entries the changelog has not got yet, and which of them a batch writes.
+//!
+//! The changelog's *marker* is a promise: every entry that events and outcomes before it have changed is in the changelog, as new as that or newer.
+//! So what a task has changed since the newest marker stays noted here until the next one. A task that opens, or starts over, notes it anew while it
+//! reads the log from that marker on, whose position its store keeps.
+
+use super::layout::Position;
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
+use std::sync::Arc;
+
+/// What is due to the changelog.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    unlogged: IndexSet<Arc<str>, FxBuildHasher>,
+    pass: Option<Pass>,
+    /// The newest marker that is committed.
+    pub(super) marker: Position,
+}
+
+/// A checkpoint under way: the entries it still has to write, and the position that its marker will tell.
+#[derive(Debug)]
+struct Pass {
+    left: Vec<Arc<str>>,
+    marker: Position,
+}
+
+/// What one batch writes of a checkpoint.
+#[derive(Debug, Default)]
+pub(super) struct Logged {
+    pub(super) ids: Vec<Arc<str>>,
+    /// With the last entries.
+    pub(super) marker: Option<Position>,
+    /// Whether the changelog then has all, what the batch itself has changed included.
+    pub(super) is_all: bool,
+}
+
+/// Entries that a checkpoint writes in one batch, beside as many as the batch itself has changed.
+const CHUNK: usize = 10_000;
+
+impl Checkpoint {
+    /// Nothing is noted, and no marker known.
+    pub(super) fn new() -> Self {
+        Checkpoint { unlogged: IndexSet::default(), pass: None, marker: Position::START }
+    }
+
+    /// An entry has changed, and the changelog may not have it.
+    pub(super) fn note(&mut self, id: &str) {
+        if !self.unlogged.contains(id) {
+            self.unlogged.insert(Arc::from(id));
+        }
+    }
+
+    /// What a batch that has changed these entries writes. `due`: a new pass may begin.
+    pub(super) fn next(&mut self, due: bool, touched: &[Arc<str>], committed: Position) -> Logged {
+        if due && self.pass.is_none() && self.unlogged.is_empty() {
+            return Logged { ids: touched.to_vec(), marker: Some(committed), is_all: true };
+        }
+        self.unlogged.extend(touched.iter().cloned());
+        if due && self.pass.is_none() {
+            self.pass = Some(Pass { left: self.unlogged.drain(..).collect(), marker: committed });
+        }
+        let Some(pass) = &mut self.pass else { return Logged::default() };
+        let ids = pass.left.split_off(pass.left.len().saturating_sub(CHUNK + touched.len()));
+        let marker = pass.left.is_empty().then_some(pass.marker);
+        if marker.is_some() {
+            self.pass = None;
+        }
+        Logged { ids, marker, is_all: marker.is_some() && self.unlogged.is_empty() }
+    }
+
+    /// A batch that wrote this was given up.
+    pub(super) fn give_back(&mut self, logged: Logged, committed: Position) {
+        match &mut self.pass {
+            Some(pass) => pass.left.extend(logged.ids),
+            None if logged.ids.is_empty() => {}
+            None => self.pass = Some(Pass { left: logged.ids, marker: logged.marker.unwrap_or(committed) }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(range: std::ops::Range<usize>) -> Vec<Arc<str>> {
+        range.map(|n| Arc::from(n.to_string())).collect()
+    }
+
+    fn at(events: i64) -> Position {
+        Position { events, ..Position::START }
+    }
+
+    #[test]
+    fn a_marker_waits_for_all_that_changed_before_its_pass() {
+        let mut checkpoint = Checkpoint::new();
+        for n in 0..3 {
+            assert!(checkpoint.next(false, &ids(n * CHUNK..(n + 1) * CHUNK), at(n as i64)).ids.is_empty());
+        }
+        let first = checkpoint.next(true, &[], at(3));
+        let second = checkpoint.next(false, &ids(0..1), at(4));
+        checkpoint.give_back(second, at(4));
+        let second = checkpoint.next(false, &[], at(4));
+        let third = checkpoint.next(false, &[], at(5));
+        assert_eq!([first.marker, second.marker, third.marker], [None, None, Some(at(3))]);
+        assert_eq!(first.ids.len() + second.ids.len() + third.ids.len(), 3 * CHUNK);
+        assert_eq!(checkpoint.next(true, &[], at(6)).ids, ids(0..1), "what changed meanwhile is the next pass's");
+    }
+
+    #[test]
+    fn with_every_batch_due_each_writes_what_it_changed() {
+        let mut checkpoint = Checkpoint::new();
+        let logged = checkpoint.next(true, &ids(0..2), at(1));
+        assert_eq!((logged.ids.len(), logged.marker), (2, Some(at(1))));
+        checkpoint.give_back(logged, at(1));
+        let logged = checkpoint.next(true, &ids(2..3), at(1));
+        assert_eq!((logged.ids.len(), logged.marker), (2, Some(at(1))), "first what was given back");
+        assert!(!logged.is_all, "what this batch changed is still to come");
+        let logged = checkpoint.next(true, &ids(3..4), at(2));
+        assert_eq!((logged.ids.len(), logged.marker), (2, Some(at(2))));
+        checkpoint.note("x");
+        assert_eq!(checkpoint.next(true, &[], at(3)).ids, [Arc::from("x")]);
+    }
+}

@@ -1,0 +1,136 @@
+//! The network of a simulation: what becomes of each call, drawn from the seed.
+
+use super::random::Random;
+use super::trace::Trace;
+use crate::broker::{Answer, Call, CallKind, Network, Verdict};
+use es_core::broker::{BrokerError, ErrorKind};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// The weather, in the hands of the simulation and of the cluster.
+#[derive(Clone)]
+pub(super) struct Weather(Arc<Mutex<State>>);
+
+struct State {
+    random: Random,
+    trace: Trace,
+    /// Out of a thousand calls, so many are disturbed.
+    per_mille: u64,
+    /// A commit or an abort that takes longer than this counts as uncertain.
+    uncertain_after: Duration,
+    cut_off: BTreeSet<u64>,
+    names: BTreeMap<u64, String>,
+}
+
+impl Weather {
+    pub(super) fn new(random: Random, trace: Trace, per_mille: u64, uncertain_after: Duration) -> Self {
+        let state = State { random, trace, per_mille, uncertain_after, cut_off: BTreeSet::new(), names: BTreeMap::new() };
+        Weather(Arc::new(Mutex::new(state)))
+    }
+
+    /// From now on nothing is disturbed.
+    pub(super) fn calm(&self) {
+        self.with(|state| {
+            state.per_mille = 0;
+            state.cut_off.clear();
+        });
+    }
+
+    pub(super) fn name(&self, client: u64, process: &str) {
+        self.with(|state| state.names.insert(client, process.to_owned()));
+    }
+
+    pub(super) fn cut_off(&self, client: u64, cut: bool) {
+        self.with(|state| if cut { state.cut_off.insert(client) } else { state.cut_off.remove(&client) });
+    }
+
+    fn with<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        change(&mut self.0.lock().expect("no one panics with the weather in hand"))
+    }
+}
+
+impl Network for Weather {
+    fn call(&mut self, call: &Call<'_>) -> Verdict {
+        self.with(|state| {
+            let (fault, verdict) = state.decide(call);
+            let who = state.names.get(&call.client).map_or("?", String::as_str);
+            if fault.is_empty() {
+                state.trace.note(call.now, who, format_args!("{:?}", call.kind));
+            } else {
+                state.trace.fault(call.now, who, format_args!("{:?}", call.kind), fault);
+            }
+            verdict
+        })
+    }
+
+    fn connected(&mut self, client: u64) -> bool {
+        self.with(|state| !state.cut_off.contains(&client))
+    }
+}
+
+impl State {
+    /// The fault's name, empty where there is none.
+    fn decide(&mut self, call: &Call<'_>) -> (&'static str, Verdict) {
+        let ends = matches!(call.kind, CallKind::Commit | CallKind::Abort);
+        if self.cut_off.contains(&call.client) {
+            let kind = if ends { ErrorKind::Unknown } else { ErrorKind::Retriable };
+            return ("cut off", Verdict { arrivals: Vec::new(), answer: Answer::Error(Duration::from_millis(300), error(kind)) });
+        }
+        if !self.random.chance(self.per_mille) {
+            let (there, back) = (self.random.millis(0, 2), self.random.millis(0, 4));
+            return ("", Verdict::delayed(there, there + back));
+        }
+        if ends { self.end_of_transaction() } else { self.call(call.kind) }
+    }
+
+    fn end_of_transaction(&mut self) -> (&'static str, Verdict) {
+        let random = &mut self.random;
+        let soon = random.millis(0, 20);
+        let long = self.uncertain_after + random.millis(1, 300);
+        let late = random.millis(1, 600);
+        match random.below(9) {
+            0 => ("refused", refused(ErrorKind::Retriable, soon)),
+            1 => ("reply lost, applied", Verdict { arrivals: vec![soon], answer: Answer::Error(late, error(ErrorKind::Unknown)) }),
+            2 => ("reply lost, applied, fatal", Verdict { arrivals: vec![soon], answer: Answer::Error(late, error(ErrorKind::Fatal)) }),
+            3 => ("request lost", refused(ErrorKind::Unknown, late)),
+            4 => ("request late", Verdict { arrivals: vec![soon + late], answer: Answer::Error(soon, error(ErrorKind::Unknown)) }),
+            5 => ("slow", Verdict::delayed(soon, long)),
+            6 => ("sent twice, the second late", Verdict::delayed(soon, long).and_again(long + late)),
+            7 => (
+                "sent twice, reply lost",
+                Verdict { arrivals: vec![soon, soon + late], answer: Answer::Error(soon, error(ErrorKind::Unknown)) },
+            ),
+            _ => ("abortable", refused(ErrorKind::Abortable, soon)),
+        }
+    }
+
+    fn call(&mut self, kind: CallKind) -> (&'static str, Verdict) {
+        let random = &mut self.random;
+        let soon = random.millis(0, 20);
+        let late = random.millis(20, 900);
+        match (kind, random.below(8)) {
+            (CallKind::Produce, 0) => ("refused, abortable", refused(ErrorKind::Abortable, soon)),
+            (CallKind::Produce | CallKind::SendOffsets, 1) => {
+                ("applied, unknown", Verdict { arrivals: vec![soon], answer: Answer::Error(late, error(ErrorKind::Unknown)) })
+            }
+            (CallKind::Produce | CallKind::SendOffsets, 2) => {
+                ("late, unknown", Verdict { arrivals: vec![late], answer: Answer::Error(soon, error(ErrorKind::Unknown)) })
+            }
+            (CallKind::SendOffsets | CallKind::InitProducer, 3) => {
+                ("reply lost", Verdict { arrivals: vec![soon], answer: Answer::Error(soon, error(ErrorKind::Retriable)) })
+            }
+            (_, 4 | 5) => ("reply late", Verdict::delayed(soon, late)),
+            (_, 6) => ("request late", Verdict::delayed(late, late)),
+            _ => ("refused", refused(ErrorKind::Retriable, soon)),
+        }
+    }
+}
+
+fn refused(kind: ErrorKind, after: Duration) -> Verdict {
+    Verdict { arrivals: Vec::new(), answer: Answer::Error(after, error(kind)) }
+}
+
+fn error(kind: ErrorKind) -> BrokerError {
+    BrokerError::new(kind, format!("the simulated network: {kind:?}"))
+}

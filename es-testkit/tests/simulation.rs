@@ -1,0 +1,50 @@
+//! Seeds of the simulation. `ES_SIM_SEED=<n>` runs one seed and prints its timeline; `ES_SIM_SEEDS=<n>` sets how many are run, and
+//! `ES_SIM_FROM=<n>` from which.
+
+use es_testkit::simulation::{Outcome, Ports, simulate};
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+fn check(seed: u64) -> Outcome {
+    let outcome = simulate(seed, &Ports::default());
+    if let Some(violation) = &outcome.violation {
+        panic!(
+            "{}\n\n{violation}\nreplay it with\n    ES_SIM_SEED={seed} cargo test -p es-testkit --test simulation one_seed -- --nocapture",
+            tail(&outcome.timeline)
+        );
+    }
+    outcome
+}
+
+/// The end of a timeline; all of it comes with the replay.
+fn tail(timeline: &str) -> String {
+    let lines: Vec<&str> = timeline.lines().collect();
+    let from = lines.len().saturating_sub(60);
+    format!("… {from} lines before\n{}", lines[from..].join("\n"))
+}
+
+#[test]
+fn the_same_seed_twice_gives_the_same_timeline() {
+    for seed in 0..5 {
+        let (one, other) = (simulate(seed, &Ports::default()), simulate(seed, &Ports::default()));
+        assert_eq!(one.timeline, other.timeline, "seed {seed}");
+    }
+}
+
+#[test]
+fn one_seed() {
+    let Some(seed) = variable("ES_SIM_SEED") else { return };
+    let outcome = simulate(seed, &Ports::default());
+    print!("{}", outcome.timeline);
+    assert_eq!(outcome.violation, None);
+}
+
+#[test]
+fn many_seeds() {
+    let from = variable("ES_SIM_FROM").unwrap_or(0);
+    for seed in from..from + variable("ES_SIM_SEEDS").unwrap_or(200) {
+        check(seed);
+    }
+}
