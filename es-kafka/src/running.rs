@@ -14,7 +14,6 @@ use es_store::{StoreFolder, StoreOptions};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -45,7 +44,7 @@ impl Running {
         Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?;
         let (folder, instance) = match connection {
             Connection::Kafka => {
-                let folder = open_folder(settings)?;
+                let folder = claim_folder(settings)?;
                 let instance = folder.instance_id(random_id)?;
                 (Some(folder), instance)
             }
@@ -81,6 +80,8 @@ impl Running {
             let thread = thread.map_err(|e| AppError::Setup(format!("the thread of `{name}` cannot be started: {e}")))?;
             running.lanes.push(Handle { component: name, thread: Some(thread), status });
         }
+        // The database is opened while the lanes initialise their producers and join their groups.
+        folder.map_or(Ok(()), |folder| folder.ready())?;
         Ok(running)
     }
 
@@ -159,18 +160,10 @@ impl Drop for Running {
     }
 }
 
-/// Opens the state folder. A damaged database is deleted: the state is restored from the log.
-fn open_folder(settings: &Settings) -> Result<StoreFolder, StoreError> {
-    let path: &Path = &settings.state_dir;
-    let options = || StoreOptions { cache_bytes: settings.store_cache_bytes, ..StoreOptions::default() };
-    match StoreFolder::open(path, options()) {
-        Err(StoreError::Corrupt(what)) => {
-            tracing::error!(folder = %path.display(), what, "the local state is damaged: it is deleted and restored from the log");
-            StoreFolder::discard(path)?;
-            StoreFolder::open(path, options())
-        }
-        other => other,
-    }
+/// Locks the state folder. A damaged database is deleted: the state is restored from the log.
+fn claim_folder(settings: &Settings) -> Result<StoreFolder, StoreError> {
+    let cache_bytes = settings.store_cache_bytes;
+    StoreFolder::claim(&settings.state_dir, StoreOptions { cache_bytes, discard_damaged: true, ..StoreOptions::default() })
 }
 
 /// A name for this process among its group: twelve hexadecimal digits. The standard library's hasher has random keys.
