@@ -137,6 +137,7 @@ impl Verification<'_> {
             self.compare_store(partition, share, task, &folding.entries)?;
         }
         self.events(partition, share, next, None, &mut folding)?;
+        // One that has left only outcomes has no event in the log.
         self.counts.aggregates += folding.entries.values().filter(|entry| entry.sequence > 0).count() as u64;
         self.compare_changelog(partition, folding)
     }
