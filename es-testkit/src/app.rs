@@ -151,6 +151,13 @@ impl<A: Aggregate, L: Logic<State = A>> TestApp<A, L> {
         app
     }
 
+    /// Ends the process, and lets the next one find the same disk and another cluster, with new topics.
+    pub fn move_to(&mut self, cluster: Cluster) {
+        self.crash(0);
+        cluster.create_topics(&self.topology, PARTITIONS).expect("the topics can be created");
+        self.cluster = cluster;
+    }
+
     /// Starts again without letting anything happen yet.
     pub fn boot_again(&mut self) {
         self.boot();

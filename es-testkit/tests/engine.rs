@@ -10,7 +10,7 @@ use es_core::task::{BadRows, Rows, TaskError, TaskState};
 use es_core::{Aggregate, Command, Context, Decide, Decision, Draft, emit, event, nothing, reject};
 use es_testkit::TestApp;
 use es_testkit::app::settle_all;
-use es_testkit::broker::{CleanupPolicy, TopicConfig};
+use es_testkit::broker::{CleanupPolicy, Cluster, TopicConfig};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -232,7 +232,7 @@ fn a_decision_of_several_events_is_whole_and_counted() {
 }
 
 #[test]
-fn a_store_of_another_cluster_is_rebuilt_and_a_recreated_topic_is_refused() {
+fn a_recreated_topic_is_refused() {
     let mut app = app();
     app.send("a", &deposit(5));
     app.settle();
@@ -241,6 +241,24 @@ fn a_store_of_another_cluster_is_rebuilt_and_a_recreated_topic_is_refused() {
     app.cluster().create_topic("account-events", 4, TopicConfig::default()).unwrap();
     let error = app.restart_to_fail();
     assert!(matches!(&error, RunnerError::Task(TaskError::Recreated { topic, .. }) if topic == "account-events"), "{error}");
+}
+
+#[test]
+fn a_store_of_another_cluster_or_ahead_of_its_log_is_rebuilt() {
+    // The second cluster has another id; the third has the first one's ids, of cluster and topics, and has lost its log.
+    for id in ["other", "test"] {
+        let mut app = app();
+        app.send("a", &deposit(5));
+        app.stop();
+        app.move_to(Cluster::new(id));
+        app.restart();
+        assert_eq!(app.entry("a"), None, "on `{id}`");
+        app.send("a", &deposit(7));
+        assert_eq!((balance(&app, "a"), app.history("a")[0].sequence), (7, 1), "on `{id}`");
+        app.crash(0);
+        app.restart();
+        assert_eq!(balance(&app, "a"), 7);
+    }
 }
 
 #[test]
