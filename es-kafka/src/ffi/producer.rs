@@ -8,10 +8,10 @@ use rdkafka::TopicPartitionList;
 use rdkafka::bindings::{
     RD_KAFKA_MSG_F_COPY, RD_KAFKA_PURGE_F_INFLIGHT, RD_KAFKA_PURGE_F_QUEUE, rd_kafka_abort_transaction, rd_kafka_begin_transaction,
     rd_kafka_commit_transaction, rd_kafka_conf_set_closesocket_cb, rd_kafka_conf_set_dr_msg_cb, rd_kafka_conf_set_log_cb,
-    rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new, rd_kafka_init_transactions, rd_kafka_message_t, rd_kafka_outq_len,
-    rd_kafka_poll, rd_kafka_produceva, rd_kafka_purge, rd_kafka_resp_err_t, rd_kafka_send_offsets_to_transaction, rd_kafka_t,
-    rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t, rd_kafka_vu_s__bindgen_ty_1 as Value,
-    rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 as Memory, rd_kafka_vu_t,
+    rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new, rd_kafka_init_transactions, rd_kafka_message_t, rd_kafka_metadata,
+    rd_kafka_metadata_destroy, rd_kafka_outq_len, rd_kafka_poll, rd_kafka_produceva, rd_kafka_purge, rd_kafka_resp_err_t,
+    rd_kafka_send_offsets_to_transaction, rd_kafka_t, rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t,
+    rd_kafka_vu_s__bindgen_ty_1 as Value, rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 as Memory, rd_kafka_vu_t,
 };
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -23,6 +23,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// How long the wait for a first connection may last.
+const CONNECT: Duration = Duration::from_secs(1);
 
 /// A record to write: where to, and what.
 pub(crate) struct Outgoing<'a> {
@@ -153,9 +156,24 @@ impl Producer {
         Some(NativeError { code, text, fatal: true, retriable: false, abortable: false })
     }
 
+    /// Acquires the producer's epoch, which ends what a former producer of this transactional id has left open.
     pub(crate) fn init_transactions(&self, wait: Duration) -> Result<(), NativeError> {
+        self.connect(wait.min(CONNECT));
         // SAFETY: as above; the error is ours.
         unsafe { NativeError::check(rd_kafka_init_transactions(self.rk(), millis(wait))) }
+    }
+
+    /// Waits for a first connection: without one, librdkafka looks for the coordinator again only after half a second. Whatever is wrong with
+    /// the brokers, the next call tells.
+    fn connect(&self, wait: Duration) {
+        let mut metadata = ptr::null();
+        // SAFETY: as above; what is returned, of the topics that this producer knows, is destroyed once.
+        unsafe {
+            rd_kafka_metadata(self.rk(), 0, ptr::null_mut(), &mut metadata, millis(wait));
+            if !metadata.is_null() {
+                rd_kafka_metadata_destroy(metadata);
+            }
+        }
     }
 
     pub(crate) fn begin(&self) -> Result<(), NativeError> {
