@@ -13,8 +13,7 @@ use es_core::topology::Topology;
 use es_store::{StoreFolder, StoreOptions};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -40,29 +39,18 @@ struct Handle {
 impl Running {
     /// Prepares topics and state folder, and starts a lane for each component.
     pub(crate) fn start(settings: &Settings, parts: &[Part], connection: &Connection) -> Result<Self, AppError> {
-        let prepare_topics = || -> Result<(), AppError> {
-            let admin = connection.admin(settings)?;
-            let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
-            Ok(Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?)
-        };
         let (folder, instance) = match connection {
             Connection::Kafka => {
-                // Both take a while after a crash, and neither needs the other.
-                let folder = thread::scope(|scope| {
-                    let opening = scope.spawn(|| open_folder(settings));
-                    let prepared = prepare_topics();
-                    let folder = opening.join().unwrap_or_else(|payload| resume_unwind(payload))?;
-                    prepared.map(|()| folder)
-                })?;
+                let folder = claim_folder(settings)?;
                 let instance = folder.instance_id(random_id)?;
                 (Some(folder), instance)
             }
             #[cfg(feature = "embedded")]
-            Connection::Embedded(_) => {
-                prepare_topics()?;
-                (None, "embedded".to_owned())
-            }
+            Connection::Embedded(_) => (None, "embedded".to_owned()),
         };
+        let admin = connection.admin(settings)?;
+        let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
+        Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?;
         let stop = Arc::new(AtomicBool::new(false));
         let mut running = Running {
             lanes: Vec::new(),
@@ -92,6 +80,8 @@ impl Running {
             let thread = thread.map_err(|e| AppError::Setup(format!("the thread of `{name}` cannot be started: {e}")))?;
             running.lanes.push(Handle { component: name, thread: Some(thread), status });
         }
+        // The database is opened while the lanes initialise their producers and join their groups.
+        folder.map_or(Ok(()), |folder| folder.ready())?;
         Ok(running)
     }
 
@@ -170,18 +160,10 @@ impl Drop for Running {
     }
 }
 
-/// Opens the state folder. A damaged database is deleted: the state is restored from the log.
-fn open_folder(settings: &Settings) -> Result<StoreFolder, StoreError> {
-    let path: &Path = &settings.state_dir;
-    let options = || StoreOptions { cache_bytes: settings.store_cache_bytes, ..StoreOptions::default() };
-    match StoreFolder::open(path, options()) {
-        Err(StoreError::Corrupt(what)) => {
-            tracing::error!(folder = %path.display(), what, "the local state is damaged: it is deleted and restored from the log");
-            StoreFolder::discard(path)?;
-            StoreFolder::open(path, options())
-        }
-        other => other,
-    }
+/// Locks the state folder. A damaged database is deleted: the state is restored from the log.
+fn claim_folder(settings: &Settings) -> Result<StoreFolder, StoreError> {
+    let cache_bytes = settings.store_cache_bytes;
+    StoreFolder::claim(&settings.state_dir, StoreOptions { cache_bytes, discard_damaged: true, ..StoreOptions::default() })
 }
 
 /// A name for this process among its group: twelve hexadecimal digits. The standard library's hasher has random keys.

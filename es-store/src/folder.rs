@@ -17,7 +17,7 @@ use fjall::Database;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 const LAYOUT: &str = "1";
 const LAYOUT_FILE: &str = "layout";
@@ -35,38 +35,52 @@ pub struct StoreFolder(Arc<Inner>);
 
 // The fields are dropped in this order: the database is closed before the lock is released.
 struct Inner {
-    database: Database,
+    opened: OnceLock<Result<Opened, StoreError>>,
     options: StoreOptions,
     path: PathBuf,
     poison: Poison,
-    spaces: Spaces,
     _lock: File,
+}
+
+struct Opened {
+    database: Database,
+    spaces: Spaces,
 }
 
 impl StoreFolder {
     /// Opens the folder, creating it if need be, and locks it.
     ///
     /// # Errors
-    /// - [`StoreError::Locked`] when another process, or something in this one, holds the folder.
-    /// - [`StoreError::Corrupt`] when the database is damaged; see [`discard`](Self::discard).
-    /// - [`StoreError::Failed`] when an option is out of bounds, the folder has another layout, is not ours, or cannot be read or written.
+    /// As [`claim`](Self::claim) and [`ready`](Self::ready).
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
+        let folder = Self::claim(path, options)?;
+        folder.ready()?;
+        Ok(folder)
+    }
+
+    /// Locks the folder, creating it if need be, and leaves the database closed until it is needed: when the first task is opened, or by
+    /// [`ready`](Self::ready). After a crash its journal is replayed, which takes up to seconds; other things can be done meanwhile.
+    ///
+    /// # Errors
+    /// - [`StoreError::Locked`] when another process, or something in this one, holds the folder.
+    /// - [`StoreError::Failed`] when an option is out of bounds, the folder has another layout, is not ours, or cannot be read or written.
+    pub fn claim(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
         let path = path.as_ref();
         check_options(&options)?;
         fs::create_dir_all(path).map_err(|e| failed("create the state folder", path, &e))?;
         let lock = lock(path)?;
         check_layout(path)?;
-        delete_discarded(path)?;
-        let database_path = path.join(DATABASE);
-        let database = Database::builder(&database_path)
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(options.journal_bytes)
-            .worker_threads(options.background_threads)
-            .open()
-            .map_err(|e| error::opening(&database_path, &e))?;
-        let spaces = Spaces::load(database_path, &database)?;
         let path = path.to_path_buf();
-        Ok(StoreFolder(Arc::new(Inner { database, options, path, poison: Poison::default(), spaces, _lock: lock })))
+        Ok(StoreFolder(Arc::new(Inner { opened: OnceLock::new(), options, path, poison: Poison::default(), _lock: lock })))
+    }
+
+    /// Opens the database, or waits while another thread opens it.
+    ///
+    /// # Errors
+    /// - [`StoreError::Corrupt`] when the database is damaged; see [`discard`](Self::discard) and [`StoreOptions::discard_damaged`].
+    /// - [`StoreError::Failed`] when it cannot be read or written.
+    pub fn ready(&self) -> Result<(), StoreError> {
+        self.opened().map(|_| ())
     }
 
     /// Opens a folder that a process has left behind, for tools: as [`open`](Self::open), but creates nothing.
@@ -92,13 +106,7 @@ impl StoreFolder {
         let path = path.as_ref();
         let _lock = lock(path)?;
         check_layout(path)?;
-        delete_discarded(path)?;
-        // Renamed first, so that a database is never found half deleted.
-        let database = path.join(DATABASE);
-        match fs::rename(&database, path.join(DISCARDED)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("rename the database", &database, &e)),
-            _ => delete_discarded(path),
-        }
+        discard(path)
     }
 
     /// The store of one component, for one lane. `name` becomes part of the names of keyspaces: letters, digits, `.`, `_` and `-`, at most
@@ -138,22 +146,36 @@ impl StoreFolder {
         &self.0.path
     }
 
-    pub(crate) fn database(&self) -> &Database {
-        &self.0.database
+    /// The database. Whoever needs it first opens it.
+    pub(crate) fn database(&self) -> Result<&Database, StoreError> {
+        Ok(&self.opened()?.database)
+    }
+
+    pub(crate) fn spaces(&self) -> Result<&Spaces, StoreError> {
+        Ok(&self.opened()?.spaces)
+    }
+
+    fn opened(&self) -> Result<&Opened, StoreError> {
+        let Inner { opened, path, options, .. } = &*self.0;
+        let open = || match open_database(path, options) {
+            Err(StoreError::Corrupt(what)) if options.discard_damaged => {
+                tracing::error!(folder = %path.display(), what, "the local state is damaged: it is deleted, to be restored from the log");
+                discard(path)?;
+                open_database(path, options)
+            }
+            outcome => outcome,
+        };
+        opened.get_or_init(open).as_ref().map_err(StoreError::clone)
     }
 
     /// What one of the open spaces may collect in memory, in bytes.
     pub(crate) fn memtable_share(&self) -> u64 {
-        let spaces = self.0.spaces.open_count().max(1) as u64;
+        let spaces = self.spaces().map_or(1, |spaces| spaces.open_count().max(1) as u64);
         (self.0.options.memtable_bytes / spaces).max(MIN_MEMTABLE_BYTES)
     }
 
     pub(crate) fn poison(&self) -> &Poison {
         &self.0.poison
-    }
-
-    pub(crate) fn spaces(&self) -> &Spaces {
-        &self.0.spaces
     }
 }
 
@@ -161,6 +183,19 @@ impl std::fmt::Debug for StoreFolder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StoreFolder").field("path", &self.0.path).field("options", &self.0.options).finish_non_exhaustive()
     }
+}
+
+fn open_database(path: &Path, options: &StoreOptions) -> Result<Opened, StoreError> {
+    delete_discarded(path)?;
+    let path = path.join(DATABASE);
+    let database = Database::builder(&path)
+        .cache_size(options.cache_bytes)
+        .max_journaling_size(options.journal_bytes)
+        .worker_threads(options.background_threads)
+        .open()
+        .map_err(|e| error::opening(&path, &e))?;
+    let spaces = Spaces::load(path, &database)?;
+    Ok(Opened { database, spaces })
 }
 
 fn check_options(options: &StoreOptions) -> Result<(), StoreError> {
@@ -229,6 +264,16 @@ fn refuse_foreign_files(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Deletes the database of a folder that is locked. It is renamed first, so that one is never found half deleted.
+fn discard(path: &Path) -> Result<(), StoreError> {
+    delete_discarded(path)?;
+    let database = path.join(DATABASE);
+    match fs::rename(&database, path.join(DISCARDED)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("rename the database", &database, &e)),
+        _ => delete_discarded(path),
+    }
 }
 
 fn delete_discarded(path: &Path) -> Result<(), StoreError> {

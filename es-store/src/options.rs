@@ -17,6 +17,8 @@ pub struct StoreOptions {
     pub journal_bytes: u64,
     /// Threads that flush and compact in the background. Default: 2, so that a long compaction delays no flush. At least 1.
     pub background_threads: usize,
+    /// Whether a damaged database is deleted, to be restored from the log, instead of refused. Default: false.
+    pub discard_damaged: bool,
 }
 
 impl StoreOptions {
@@ -26,6 +28,12 @@ impl StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        StoreOptions { cache_bytes: 64 * MIB, memtable_bytes: 32 * MIB, journal_bytes: Self::MIN_JOURNAL_BYTES, background_threads: 2 }
+        StoreOptions {
+            cache_bytes: 64 * MIB,
+            memtable_bytes: 32 * MIB,
+            journal_bytes: Self::MIN_JOURNAL_BYTES,
+            background_threads: 2,
+            discard_damaged: false,
+        }
     }
 }

@@ -43,11 +43,14 @@ impl FjallStore {
     }
 
     /// The tasks of this component that have a space in the folder, open or not, in ascending order.
-    pub fn stored_tasks(&self) -> Vec<i32> {
+    ///
+    /// # Errors
+    /// As [`StoreFolder::ready`].
+    pub fn stored_tasks(&self) -> Result<Vec<i32>, StoreError> {
         let task_of = |space: &str| space.strip_prefix(&self.component)?.strip_prefix('-')?.parse().ok();
-        let mut tasks: Vec<i32> = self.folder.spaces().all().iter().filter_map(|space| task_of(space)).collect();
+        let mut tasks: Vec<i32> = self.folder.spaces()?.all().iter().filter_map(|space| task_of(space)).collect();
         tasks.sort_unstable();
-        tasks
+        Ok(tasks)
     }
 
     fn space_name(&self, task: i32) -> String {
@@ -58,9 +61,16 @@ impl FjallStore {
         self.spaces.get(&task).ok_or_else(|| StoreError::Failed(format!("{} is not open", self.space_name(task))))
     }
 
+    fn release(&self, task: i32) {
+        // A space that was open is in a database that is.
+        if let Ok(spaces) = self.folder.spaces() {
+            spaces.release(&self.space_name(task));
+        }
+    }
+
     /// The keyspace of the current generation, which is created for a new space.
     fn open_space(&self, name: &str) -> Result<Keyspace, StoreError> {
-        match self.folder.spaces().generation(name) {
+        match self.folder.spaces()?.generation(name) {
             Some(generation) => self.keyspace(name, generation),
             None => self.create_space(name, 0),
         }
@@ -69,7 +79,7 @@ impl FjallStore {
     /// Creates a keyspace and makes it the current one of the space.
     fn create_space(&self, name: &str, generation: u64) -> Result<Keyspace, StoreError> {
         let keyspace = self.keyspace(name, generation)?;
-        self.folder.spaces().set_generation(name, generation)?;
+        self.folder.spaces()?.set_generation(name, generation)?;
         Ok(keyspace)
     }
 
@@ -79,7 +89,7 @@ impl FjallStore {
                 .max_memtable_size(u64::MAX) // The writer has its own rule.
                 .data_block_hash_ratio_policy(fjall::config::HashRatioPolicy::all(0.75))
         };
-        let keyspace = self.folder.database().keyspace(&keyspace_name(name, generation), options);
+        let keyspace = self.folder.database()?.keyspace(&keyspace_name(name, generation), options);
         keyspace.map_err(|e| error::using("cannot open", name, self.folder.path(), &e))
     }
 }
@@ -95,10 +105,11 @@ impl StateStore for FjallStore {
         if task < 0 {
             return Err(StoreError::Failed(format!("{name} cannot be opened: a task is a partition, from 0 up")));
         }
-        if !self.folder.spaces().claim(&name) {
+        let spaces = self.folder.spaces()?;
+        if !spaces.claim(&name) {
             return Err(StoreError::Failed(format!("{name} is open already; close it where it is first")));
         }
-        let space = self.open_space(&name).inspect_err(|_| self.folder.spaces().release(&name))?;
+        let space = self.open_space(&name).inspect_err(|_| spaces.release(&name))?;
         self.spaces.insert(task, space);
         Ok(())
     }
@@ -126,12 +137,12 @@ impl StateStore for FjallStore {
     fn snapshot(&self, task: i32) -> Result<FjallSnapshot, StoreError> {
         self.folder.poison().check()?;
         let space = self.space(task)?.clone();
-        Ok(FjallSnapshot { view: self.folder.database().snapshot(), space, folder: self.folder.clone() })
+        Ok(FjallSnapshot { view: self.folder.database()?.snapshot(), space, folder: self.folder.clone() })
     }
 
     fn close(&mut self, task: i32) {
         if self.spaces.remove(&task).is_some() {
-            self.folder.spaces().release(&self.space_name(task));
+            self.release(task);
         }
     }
 
@@ -140,10 +151,10 @@ impl StateStore for FjallStore {
         self.folder.poison().check()?;
         let name = self.space_name(task);
         self.space(task)?;
-        let old = self.folder.spaces().generation(&name).unwrap_or_default();
+        let old = self.folder.spaces()?.generation(&name).unwrap_or_default();
         let space = self.create_space(&name, old + 1)?;
         self.spaces.insert(task, space);
-        delete_keyspace(self.folder.database(), &keyspace_name(&name, old));
+        delete_keyspace(self.folder.database()?, &keyspace_name(&name, old));
         Ok(())
     }
 }
@@ -153,7 +164,7 @@ impl Drop for FjallStore {
     fn drop(&mut self) {
         self.writer.finish();
         for task in self.spaces.keys() {
-            self.folder.spaces().release(&self.space_name(*task));
+            self.release(*task);
         }
     }
 }

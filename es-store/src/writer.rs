@@ -99,7 +99,7 @@ pub(crate) struct Disk(pub(crate) StoreFolder);
 
 impl Apply for Disk {
     fn apply(&mut self, keyspace: &Keyspace, batch: &WriteBatch) -> Result<(), String> {
-        let database = self.0.database();
+        let database = self.0.database().map_err(|e| e.to_string())?;
         wait_for_flushes(database, keyspace)?;
         // Flushed to the operating system with each batch: a killed process loses nothing, and no fsync is waited for.
         let mut writes = fjall::OwnedWriteBatch::with_capacity(database.clone(), batch.len()).durability(Some(PersistMode::Buffer));

@@ -45,7 +45,7 @@ impl Stored {
                     Err(error) => return Err(error),
                 };
                 let store = folder.component(&topology.store())?;
-                let tasks = store.stored_tasks();
+                let tasks = store.stored_tasks()?;
                 Ok(Stored { _folder: Some(folder), ..Self::read(store, tasks, topology, events)? })
             }
             #[cfg(feature = "embedded")]
