@@ -39,9 +39,6 @@ struct Handle {
 impl Running {
     /// Prepares topics and state folder, and starts a lane for each component.
     pub(crate) fn start(settings: &Settings, parts: &[Part], connection: &Connection) -> Result<Self, AppError> {
-        let admin = connection.admin(settings)?;
-        let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
-        Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?;
         let (folder, instance) = match connection {
             Connection::Kafka => {
                 let folder = claim_folder(settings)?;
@@ -51,6 +48,9 @@ impl Running {
             #[cfg(feature = "embedded")]
             Connection::Embedded(_) => (None, "embedded".to_owned()),
         };
+        let admin = connection.admin(settings)?;
+        let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
+        Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?;
         let stop = Arc::new(AtomicBool::new(false));
         let mut running = Running {
             lanes: Vec::new(),

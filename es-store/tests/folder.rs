@@ -201,6 +201,30 @@ fn damage_is_reported_and_a_discarded_database_starts_anew() {
 }
 
 #[test]
+fn a_claimed_folder_is_opened_when_it_is_needed() {
+    let directory = filled();
+    let claim = |discard_damaged| StoreFolder::claim(directory.path(), StoreOptions { discard_damaged, ..StoreOptions::default() });
+    let folder = claim(false).unwrap();
+    assert!(matches!(open(directory.path()), Err(StoreError::Locked(_))));
+    assert_eq!(folder.instance_id(|| "i-1".to_owned()).unwrap(), "i-1");
+    let mut store = folder.component("account-v1").unwrap();
+    store.open(0).unwrap();
+    assert_eq!(store.get(0, b"a").unwrap().as_deref(), Some(&b"1"[..]));
+    drop((store, folder));
+
+    fs::remove_file(directory.path().join("db/version")).unwrap();
+    let folder = claim(false).unwrap();
+    assert!(matches!(folder.ready(), Err(StoreError::Corrupt(_))));
+    assert!(matches!(folder.component("account-v1").unwrap().open(0), Err(StoreError::Corrupt(_))));
+    drop(folder);
+
+    // What is to be discarded is discarded.
+    let mut store = claim(true).unwrap().component("account-v1").unwrap();
+    store.open(0).unwrap();
+    assert_eq!(store.get(0, b"a").unwrap(), None);
+}
+
+#[test]
 fn a_database_that_was_half_discarded_is_not_taken_for_a_whole_one() {
     let directory = filled();
     fs::rename(directory.path().join("db"), directory.path().join("db.discarded")).unwrap();
