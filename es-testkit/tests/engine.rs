@@ -333,6 +333,44 @@ fn a_failed_store_write_stops_the_application_and_the_log_restores_it() {
 }
 
 #[test]
+fn only_the_command_whose_records_are_too_large_is_a_dead_letter() {
+    let mut app = app();
+    app.cluster().set_config("account-outcomes", TopicConfig { max_message_bytes: 1000, ..TopicConfig::default() }).unwrap();
+    let trace = "x".repeat(2000);
+    let cluster = app.cluster().clone();
+    let send = |name: &str, trace: &str| {
+        let headers = [(header::TYPE, name.as_bytes()), (header::TRACE_PARENT, trace.as_bytes())];
+        cluster.produce("account-commands", "a", &headers, r#"{"amount":5}"#).unwrap();
+    };
+    for (name, trace) in [("Deposit", ""), ("Withdraw", ""), ("Withdraw", &*trace), ("Deposit", ""), ("Deposit", ""), ("Deposit", "")] {
+        send(name, trace);
+    }
+    app.settle();
+    assert_eq!((balance(&app, "a"), app.dead_letters().len()), (15, 1));
+    assert_eq!(app.dead_letters()[0].0, "oversized");
+}
+
+#[test]
+fn a_checkpoint_after_a_restart_promises_only_what_is_there() {
+    let every = Duration::from_millis(1);
+    let modes = [Changelog::Checkpoint { every }, Changelog::Checkpoint { every: Duration::from_secs(3600) }, Changelog::Off, Changelog::EachCommit];
+    for first in modes {
+        for second in [Changelog::Checkpoint { every }, Changelog::EachCommit] {
+            let settings = |changelog| Settings { changelog, flush_entries: 1, flush_interval: Duration::ZERO, ..Settings::default() };
+            let mut app = TestApp::<Account>::start_with(settings(first));
+            (0..7).for_each(|n| app.send(&format!("a{n}"), &deposit(n + 1)));
+            app.stop();
+            app.restart_with(settings(second));
+            (0..7).for_each(|_| app.send("a0", &deposit(1)));
+            app.lose_disk();
+            app.restart();
+            let balances: Vec<u64> = (0..7).map(|n| balance(&app, &format!("a{n}"))).collect();
+            assert_eq!(balances, [8, 2, 3, 4, 5, 6, 7], "{first:?}, then {second:?}");
+        }
+    }
+}
+
+#[test]
 fn compaction_and_a_lost_disk_leave_the_same_state() {
     let mut app = app();
     app.cluster()

@@ -223,7 +223,10 @@ impl Simulation {
                 self.world.weather.cut_off(process.client, true);
                 process.cut_off_until = Some(now + self.random.millis(100, 5000));
             }
-            Fault::Restart => {
+            Fault::Restart | Fault::Reconfigure => {
+                if fault == Fault::Reconfigure {
+                    self.world.settings.changelog = plan::changelog(&mut self.random);
+                }
                 if let Some(runner) = process.runner.as_mut().filter(|_| now >= process.asleep_until) {
                     runner.stop();
                 }
@@ -265,7 +268,7 @@ impl Simulation {
         // What was sent before may still fail: calls that are under way, and processes that are about to stop.
         let grace = healed + Duration::from_secs(15);
         // Late requests arrive, and members that only seem alive time out.
-        let earliest = healed + Duration::from_secs(5);
+        let earliest = healed + Duration::from_secs(7);
         let mut rounds = 0;
         while rounds < 5 {
             let now = self.world.cluster.now();

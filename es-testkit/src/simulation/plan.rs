@@ -30,9 +30,11 @@ pub(super) enum Fault {
     Restart,
     /// The changelog is compacted.
     Compact,
+    /// Stops in good order, and whoever starts from now on writes the changelog otherwise.
+    Reconfigure,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 12] = [
     Fault::CrashAndRestart,
     Fault::CrashAndTakeover,
     Fault::LoseDisk,
@@ -44,6 +46,7 @@ const FAULTS: [Fault; 11] = [
     Fault::CutOff,
     Fault::Restart,
     Fault::Compact,
+    Fault::Reconfigure,
 ];
 
 /// What a seed decides.
@@ -66,13 +69,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn draw(random: &mut Random) -> Self {
-        let changelog = match random.below(4) {
-            0 => Changelog::Off,
-            1 => Changelog::EachCommit,
-            _ => Changelog::Checkpoint { every: random.millis(10, 1500) },
-        };
         let settings = Settings {
-            changelog,
+            changelog: changelog(random),
             headers: random.pick(&[HeaderStyle::Full, HeaderStyle::Compact]),
             batch_records: random.pick(&[1, 3, 10, 1000]),
             batch_bytes: random.pick(&[500, 16 << 20]),
@@ -91,7 +89,7 @@ impl Plan {
         let burst = random.pick(&[4, 20, 60]);
         let pause = random.pick(&[20, 100, 400]);
         let length = (commands / burst * 2).max(8) * pause;
-        let count = random.between(5, 9);
+        let count = random.between(5, 12);
         let mut faults: Vec<(Duration, Fault)> = (0..count).map(|_| (random.millis(1, length), random.pick(&FAULTS))).collect();
         faults.sort_by_key(|(at, _)| *at);
         Plan {
@@ -106,5 +104,14 @@ impl Plan {
             transaction_timeout: random.millis(1500, 5000),
             max_records: random.pick(&[1, 7, 500]),
         }
+    }
+}
+
+/// When the changelog is written.
+pub(super) fn changelog(random: &mut Random) -> Changelog {
+    match random.below(4) {
+        0 => Changelog::Off,
+        1 => Changelog::EachCommit,
+        _ => Changelog::Checkpoint { every: random.millis(10, 1500) },
     }
 }

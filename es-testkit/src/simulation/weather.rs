@@ -88,7 +88,9 @@ impl State {
         let random = &mut self.random;
         let soon = random.millis(0, 20);
         let long = self.uncertain_after + random.millis(1, 300);
-        let late = random.millis(1, 600);
+        // Sometimes so late that others have taken over.
+        let longest = random.pick(&[600, 600, 6000]);
+        let late = random.millis(1, longest);
         match random.below(9) {
             0 => ("refused", refused(ErrorKind::Retriable, soon)),
             1 => ("reply lost, applied", Verdict { arrivals: vec![soon], answer: Answer::Error(late, error(ErrorKind::Unknown)) }),
@@ -108,7 +110,8 @@ impl State {
     fn call(&mut self, kind: CallKind) -> (&'static str, Verdict) {
         let random = &mut self.random;
         let soon = random.millis(0, 20);
-        let late = random.millis(20, 900);
+        let longest = random.pick(&[900, 900, 6000]);
+        let late = random.millis(20, longest);
         match (kind, random.below(8)) {
             (CallKind::Produce, 0) => ("refused, abortable", refused(ErrorKind::Abortable, soon)),
             (CallKind::Produce | CallKind::SendOffsets, 1) => {
