@@ -2,7 +2,7 @@
 //!
 //! The production loop runs, unchanged, on one virtual clock; there are no threads, no waiting and no randomness but the seed's. A simulation
 //! has at least 2 processes, 4 partitions, 200 commands and 5 faults beside those of the network. While it runs, an auditor checks what must
-//! hold at each moment; when the faults have healed, the [checkers](crate::checkers) judge what lies on topics and disks.
+//! hold at each moment; when the faults have healed, the [checkers] judge what lies on topics and disks.
 //!
 //! ```
 //! let outcome = es_testkit::simulation::simulate(7, &Default::default());

@@ -30,9 +30,12 @@ pub(super) enum Twist {
     TellStore,
 }
 
+/// Task, key and value.
+type Told = (i32, Vec<u8>, Vec<u8>);
+
 thread_local! {
-    /// What a transaction that is not committed yet has for the changelog: task, key and value.
-    pub(super) static TOLD: RefCell<Vec<(i32, Vec<u8>, Vec<u8>)>> = const { RefCell::new(Vec::new()) };
+    /// What a transaction that is not committed yet has for the changelog.
+    pub(super) static TOLD: RefCell<Vec<Told>> = const { RefCell::new(Vec::new()) };
 }
 
 pub(super) struct Twisted {
@@ -128,7 +131,7 @@ impl Broker for Twisted {
             }
             Twist::LoseLastEvent => {
                 let last = records.iter().rposition(|record| record.place.role == Role::Events);
-                self.keep(&records, |n, _| records.len() % 5 != 0 || Some(n) != last)
+                self.keep(&records, |n, _| !records.len().is_multiple_of(5) || Some(n) != last)
             }
             Twist::WrongPartition => {
                 let mut moved = RecordBatch::new();

@@ -18,13 +18,16 @@ pub(super) enum Twist {
     ApplyEarly,
 }
 
+/// Task and key.
+type Key = (i32, Vec<u8>);
+
 pub(super) struct Twisted {
     inner: MemoryStore,
     twist: Twist,
     writes: u64,
     open: BTreeSet<i32>,
     /// What each key's value was when it was read first.
-    first: RefCell<BTreeMap<(i32, Vec<u8>), Option<Vec<u8>>>>,
+    first: RefCell<BTreeMap<Key, Option<Vec<u8>>>>,
 }
 
 impl Twisted {
