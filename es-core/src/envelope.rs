@@ -52,8 +52,9 @@ pub enum HeaderStyle {
     Compact,
 }
 
-/// Where an event or outcome came from: what it takes to know its command again. The `es_input` header, 50 bytes, big endian:
-/// layout (1), flags (1; bit 0: [`remember`](Provenance::remember)), topic id (16), partition (4), offset (8), timestamp (8), digest (8), index (2), count (2).
+/// Where an event or outcome came from: what it takes to know its command again. The `es_input` header, 54 bytes, big endian:
+/// layout (1), flags (1; bit 0: [`remember`](Provenance::remember)), topic id (16), partition (4), offset (8), timestamp (8), digest (8), index (2), count (2),
+/// writer (4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provenance {
     /// The input topic's id.
@@ -72,11 +73,18 @@ pub struct Provenance {
     pub count: u16,
     /// Whether the command brought an id of its own, which is to be remembered.
     pub remember: bool,
+    /// Which application's component wrote it: [`writer`] of its `ce_source`.
+    pub writer: u32,
+}
+
+/// The digest of a `ce_source` (XXH3, its lower half): a topic of an aggregate has one writer.
+pub fn writer(source: &str) -> u32 {
+    xxhash_rust::xxh3::xxh3_64(source.as_bytes()) as u32
 }
 
 impl Provenance {
     const LAYOUT: u8 = 1;
-    const LEN: usize = 50;
+    const LEN: usize = 54;
 
     /// Appends the header's value.
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -89,6 +97,7 @@ impl Provenance {
         out.extend_from_slice(&self.digest.to_be_bytes());
         out.extend_from_slice(&self.index.to_be_bytes());
         out.extend_from_slice(&self.count.to_be_bytes());
+        out.extend_from_slice(&self.writer.to_be_bytes());
     }
 
     /// Reads the header's value; `None` if it is of another layout.
@@ -108,6 +117,7 @@ impl Provenance {
             digest: u64::from_be_bytes(take(bytes, 38)),
             index: u16::from_be_bytes(take(bytes, 46)),
             count: u16::from_be_bytes(take(bytes, 48)),
+            writer: u32::from_be_bytes(take(bytes, 50)),
         })
     }
 }
@@ -388,6 +398,7 @@ mod tests {
             index: 1,
             count: 2,
             remember: true,
+            writer: writer("/bank/account"),
         };
         let mut bytes = Vec::new();
         one.write(&mut bytes);

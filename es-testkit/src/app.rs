@@ -4,9 +4,12 @@ use crate::broker::{Client, ClientConfig, Cluster, OwnedRecord};
 use crate::store::{MemoryDisk, MemoryStore};
 use es_core::clock::Clock;
 use es_core::envelope::{Envelope, Outcome, header};
+use es_core::partition::partition_of;
 use es_core::record::{Place, RecordBatch, Role};
 use es_core::runner::{Phase, Runner, RunnerError, Settings, Stats};
+use es_core::state_store::StateStore;
 use es_core::task::entry::Entry;
+use es_core::task::layout::{self, Position};
 use es_core::task::{BadRows, Commands, Logic, Rows};
 use es_core::{Aggregate, Command, Decide, Millis, Topology};
 use std::time::Duration;
@@ -134,10 +137,22 @@ impl<A: Aggregate, L: Logic<State = A>> TestApp<A, L> {
     /// # Panics
     /// When the application stops with an error.
     pub fn on(cluster: Cluster, topology: Topology, settings: Settings, logic: fn() -> L) -> Self {
+        Self::try_on(cluster, topology, settings, logic).unwrap_or_else(|error| panic!("the application stopped: {error}"))
+    }
+
+    /// The same, and the error with which it stops.
+    ///
+    /// # Errors
+    /// Why the application stopped.
+    ///
+    /// # Panics
+    /// When the topics cannot be created.
+    pub fn try_on(cluster: Cluster, topology: Topology, settings: Settings, logic: fn() -> L) -> Result<Self, RunnerError> {
         cluster.create_topics(&topology, PARTITIONS).expect("the topics can be created");
         let mut app = TestApp { cluster, disk: MemoryDisk::default(), topology, settings, logic, instance: 0, runner: None };
-        app.restart();
-        app
+        app.boot();
+        app.try_settle()?;
+        Ok(app)
     }
 
     /// Starts one more process of the same application, with a disk of its own. Use [`settle_all`] from then on: the two share the tasks.
@@ -183,7 +198,7 @@ impl<A: Aggregate, L: Logic<State = A>> TestApp<A, L> {
     /// # Panics
     /// When the application has crashed.
     pub fn runner(&self) -> &Runner<L, Client, MemoryStore, VirtualClock> {
-        self.runner.as_ref().expect("the application runs")
+        self.runner.as_ref().expect("the application has crashed or was stopped: call `restart` first")
     }
 
     /// The name of a topic.
@@ -280,7 +295,7 @@ impl<A: Aggregate, L: Logic<State = A>> TestApp<A, L> {
     /// # Panics
     /// When it neither stops nor comes to rest.
     pub fn try_settle(&mut self) -> Result<(), RunnerError> {
-        let runner = self.runner.as_mut().expect("the application runs");
+        let runner = self.runner.as_mut().expect("the application has crashed or was stopped: call `restart` first");
         let mut idle = 0;
         for _ in 0..1_000_000 {
             if !runner.step(Duration::ZERO) {
@@ -300,7 +315,7 @@ impl<A: Aggregate, L: Logic<State = A>> TestApp<A, L> {
     /// # Panics
     /// When it does not stop.
     pub fn stop(&mut self) {
-        let runner = self.runner.as_mut().expect("the application runs");
+        let runner = self.runner.as_mut().expect("the application has crashed or was stopped: call `restart` first");
         runner.stop();
         for _ in 0..100_000 {
             if !runner.step(Duration::ZERO) {
@@ -327,6 +342,18 @@ impl<A: Aggregate, L: Logic<State = A>> TestApp<A, L> {
     /// When it cannot be read.
     pub fn entry(&self, id: &str) -> Option<Entry<A>> {
         self.runner().entry(id).expect("the state can be read")
+    }
+
+    /// The position that the disk has of this key's task; the application must not run.
+    ///
+    /// # Panics
+    /// When the disk cannot be read.
+    pub fn stored_position(&self, id: &str) -> Option<Position> {
+        let mut store = MemoryStore::new(&self.disk);
+        let task = partition_of(id.as_bytes(), PARTITIONS);
+        store.open(task).expect("the disk can be read");
+        let value = store.get(task, layout::POSITION).expect("the disk can be read")?;
+        Some(layout::read(value.as_ref()).expect("a position can be read"))
     }
 
     /// The events of a key, oldest first.

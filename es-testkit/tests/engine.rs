@@ -6,8 +6,8 @@ use es_core::dead_letter::KEPT_BYTES;
 use es_core::envelope::{Outcome, Provenance, header};
 use es_core::record::Role;
 use es_core::runner::{Changelog, Guarantee, RunnerError, Settings};
-use es_core::task::{BadRows, Rows, TaskError, TaskState};
-use es_core::{Aggregate, Command, Context, Decide, Decision, Draft, emit, event, nothing, reject};
+use es_core::task::{BadRows, Commands, Rows, TaskError, TaskState};
+use es_core::{Aggregate, Command, Context, Decide, Decision, Draft, Topology, emit, event, nothing, reject};
 use es_testkit::TestApp;
 use es_testkit::app::settle_all;
 use es_testkit::broker::{CleanupPolicy, Cluster, TopicConfig};
@@ -389,6 +389,60 @@ fn compaction_and_a_lost_disk_leave_the_same_state() {
     app.restart();
     assert_eq!((0..3).map(|n| balance(&app, &format!("a{n}"))).sum::<u64>(), 40);
     assert!(app.runner().tasks().all(|t| t.state() == TaskState::Running));
+}
+
+/// Account 2 lies in the same partition as others that were written before the changelog began.
+fn goes_on_without_its_disk(mut app: TestApp<Account>) {
+    app.send("2", &deposit(1));
+    app.lose_disk();
+    app.restart();
+    assert!((0..20).all(|n| balance(&app, &n.to_string()) >= 5), "what was rebuilt from the log is in the changelog too, or in no marker");
+}
+
+#[test]
+fn a_changelog_that_is_turned_on_later_survives_a_lost_disk() {
+    let mut app = TestApp::<Account>::start_with(Settings { changelog: Changelog::Off, ..Settings::default() });
+    (0..20).for_each(|n| app.send(&n.to_string(), &deposit(5)));
+    app.stop();
+    app.restart_with(Settings::default());
+    goes_on_without_its_disk(app);
+}
+
+#[test]
+fn a_raised_version_survives_a_lost_disk() {
+    let mut app = app();
+    (0..20).for_each(|n| app.send(&n.to_string(), &deposit(5)));
+    app.stop();
+    let mut topology = Topology::aggregate::<Account>("test");
+    topology.version = 2;
+    topology.set_topic(Role::Changelog, "test-account-v2-changelog");
+    goes_on_without_its_disk(TestApp::on(app.cluster().clone(), topology, Settings::default(), Commands::default));
+}
+
+#[test]
+fn an_application_of_another_name_is_refused_on_the_same_topics() {
+    let mut app = app();
+    app.send("a", &deposit(5));
+    app.stop();
+    let other = TestApp::<Account>::try_on(
+        app.cluster().clone(),
+        Topology::aggregate::<Account>("renamed"),
+        Settings::default(),
+        Commands::default,
+    );
+    let error = other.err().expect("it stops");
+    assert!(matches!(&error, RunnerError::Task(TaskError::OtherWriter { written, .. }) if written == "`/test/account`"), "{error}");
+}
+
+#[test]
+fn after_a_restore_the_store_tells_the_position_of_its_entries() {
+    let mut app = app();
+    (0..6).for_each(|_| app.send("a", &deposit(5)));
+    app.lose_disk();
+    app.restart();
+    app.stop();
+    let position = app.stored_position("a").expect("it is on disk");
+    assert_eq!(position.last_event.map(|e| e.offset), app.history("a").last().map(|e| e.offset));
 }
 
 /// Sends deposits of 1 to many accounts, each with an id of its own.

@@ -24,6 +24,7 @@ pub use error::RunnerError;
 
 use crate::broker::{Appetite, Broker, BrokerEvent, Completion, Fence, Fetched, Token};
 use crate::clock::Clock;
+use crate::envelope::writer;
 use crate::partition::partition_of;
 use crate::record::RecordBatch;
 use crate::state_store::{StateStore, StoreError};
@@ -119,12 +120,13 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             max_event_bytes: usize::MAX,
         };
         let source = topology.source();
+        let writer = writer(&source);
         let mut runner = Runner {
             logic,
             broker,
             store,
             clock,
-            env: Env { topology, topics, settings, source },
+            env: Env { topology, topics, settings, source, writer },
             phase: Phase::Starting,
             error: None,
             fence: None,

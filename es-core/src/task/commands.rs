@@ -104,8 +104,9 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
         Verdict::Outcome(Outcome::Conflict)
     } else {
         let context = Context { aggregate_id: id, command_id, time: input.timestamp, sequence: entry.sequence };
-        let decided = catch(|| decode::<A::Command>(&headers, value).map(|command| entry.state.decide(&command, &context)));
-        match decided.or_dead(Cause::Panicked)?.or_dead(Cause::Undecodable)? {
+        let command = catch(|| decode::<A::Command>(&headers, value)).or_dead(Cause::Panicked)?.or_dead(Cause::Undecodable)?;
+        is_for(id, &command).or_dead(Cause::Key)?;
+        match catch(|| entry.state.decide(&command, &context)).or_dead(Cause::Panicked)? {
             Ok(events) if events.is_empty() => Verdict::Outcome(Outcome::Nothing),
             Ok(events) => Verdict::Events(events.into_vec()),
             Err(reason) => Verdict::Outcome(Outcome::Rejected { reason }),
@@ -128,6 +129,7 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
             index: 0,
             count: 1,
             remember: headers.id.is_some() && seen == Seen::Never,
+            writer: env.writer,
         },
         style: env.settings.headers,
     };
@@ -217,10 +219,24 @@ fn is_an_id<A: Decide>(id: &str) -> Result<(), String> {
     id.parse::<A::Id>().map(|_| ()).map_err(|_| format!("its key `{}` is no id of `{}`", id.escape_debug(), A::NAME))
 }
 
+/// A command that names its aggregate names the one of its key.
+fn is_for(id: &str, command: &impl Command) -> Result<(), String> {
+    match command.key() {
+        Some(named) if *named != *id => Err(format!(
+            "its key is `{}`, and the `{}` in it is for `{}`: the producer must send it under the key of its aggregate",
+            id.escape_debug(),
+            command.name(),
+            named.escape_debug()
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn in_its_partition(id: &str, partitions: i32, task: i32) -> Result<(), String> {
     match partition_of(id.as_bytes(), partitions) {
         right if right != task => Err(format!(
-            "its key `{}` belongs to partition {right} of {partitions}: the producer must partition as Kafka's Java client does              (librdkafka and clients built on it: set `partitioner=murmur2_random`)",
+            "its key `{}` belongs to partition {right} of {partitions}: the producer must partition as Kafka's Java client does \
+             (librdkafka and clients built on it: set `partitioner=murmur2_random`)",
             id.escape_debug()
         )),
         _ => Ok(()),

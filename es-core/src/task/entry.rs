@@ -106,7 +106,7 @@ mod tests {
     use crate::broker::TopicId;
 
     fn from(offset: i64, timestamp: Millis, digest: u64) -> Provenance {
-        Provenance { topic: TopicId::default(), partition: 0, offset, timestamp, digest, index: 0, count: 1, remember: true }
+        Provenance { topic: TopicId::default(), partition: 0, offset, timestamp, digest, index: 0, count: 1, remember: true, writer: 0 }
     }
 
     #[test]

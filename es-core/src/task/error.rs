@@ -28,11 +28,30 @@ pub enum TaskError {
         /// What is wrong with it.
         why: String,
     },
+    /// Another application has written the aggregate's events or outcomes.
+    #[error(
+        "{topic}[{partition}] offset {offset} was written by {written}, and this is `{us}`. The topic of an aggregate has one writer: two of them count \
+         every command twice. If the application was renamed, give it its former name (`App::name`, or the executable's); if it is another one, give the \
+         aggregate topics of its own"
+    )]
+    OtherWriter {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The record's offset.
+        offset: i64,
+        /// Who wrote it, where it says so.
+        written: String,
+        /// Who we are.
+        us: String,
+    },
     /// The group has no committed offset although the log shows that inputs were processed.
     #[error(
         "group `{group}` has no committed offset for {topic}[{partition}], although inputs up to offset {processed} were processed. The offsets \
-         have expired or were deleted. Nothing is skipped or processed twice by guessing: set the group's offset for this partition to {next} \
-         (kafka-consumer-groups --reset-offsets --to-offset {next}) and start again", next = processed + 1
+         have expired or were deleted. Nothing is skipped or processed twice by guessing: set the group's offset for this partition \
+         (kafka-consumer-groups --bootstrap-server HOST:PORT --group {group} --topic {topic}:{partition} --reset-offsets --to-offset {next} --execute) and start \
+         again", next = processed + 1
     )]
     OffsetMissing {
         /// The consumer group.
@@ -79,7 +98,7 @@ pub enum TaskError {
     /// An input of a table cannot be folded, and the table's policy is to stop.
     #[error(
         "{topic}[{partition}] offset {offset} cannot be folded into the table `{table}`: {why}. Mend the writer, or declare that the table sends bad \
-         records to the dead-letter topic"
+         records to the dead-letter topic (`App::table_with`, `BadRows::DeadLetter`)"
     )]
     BadRow {
         /// The table.

@@ -14,7 +14,7 @@ use super::step::{Env, Logic, Step};
 use super::{Order, Task, TaskState, put_position};
 use crate::aggregate::Millis;
 use crate::broker::{Extent, Fetched, TopicId};
-use crate::envelope::{Envelope, Headers, key};
+use crate::envelope::{Envelope, Headers, header, key};
 use crate::record::{Place, RecordBatch, RecordRef, Role};
 use crate::settings::{Changelog, Guarantee, Stats};
 use crate::state_store::{StateStore, StoreError, WriteBatch};
@@ -300,6 +300,7 @@ impl<L: Logic> Task<L> {
                 return Err(unusable(env, &record, "it has no `es_input` header, so another program wrote it".into()));
             };
             self.same_topic(env, env.topology.input(), env.topics.input, from.topic)?;
+            same_writer(env, &record, from.writer)?;
             if expected.is_some_and(|expected| expected != LastEvent::new(record.offset, &from)) {
                 return self.distrust(store, "its last event is not the one in the log", env);
             }
@@ -344,6 +345,7 @@ impl<L: Logic> Task<L> {
             let id = key(&record).map_err(|e| unusable(env, &record, e.to_string()))?;
             restore.processed = restore.processed.max(from.offset);
             self.same_topic(env, env.topology.input(), env.topics.input, from.topic)?;
+            same_writer(env, &record, from.writer)?;
             self.note_unlogged(id, env);
             if record.offset < self.committed.outcomes {
                 continue;
@@ -433,6 +435,12 @@ impl<L: Logic> Task<L> {
         self.position = self.committed;
         self.become_state(TaskState::Running);
         self.orders.push_back(Order::Fetch(input.place, start));
+        // Where a restore ends, the store says so at once: who looks at it finds the position that its entries have.
+        if !self.flush(env)? && !self.flushing {
+            let mut batch = WriteBatch::new();
+            put_position(&mut batch, &self.committed, &self.checkpoint.marker, env);
+            self.order_write(batch);
+        }
         Ok(())
     }
 
@@ -490,6 +498,20 @@ impl<L: Logic> Task<L> {
         }
         Err(TaskError::Recreated { topic: env.topic(role).to_owned(), found: found.to_string(), known: known.to_string() })
     }
+}
+
+fn same_writer(env: &Env, record: &RecordRef<'_>, writer: u32) -> Result<(), TaskError> {
+    if writer == env.writer {
+        return Ok(());
+    }
+    let named = record.header(header::SOURCE).map(|source| format!("`{}`", String::from_utf8_lossy(source)));
+    Err(TaskError::OtherWriter {
+        topic: env.topic(record.place.role).to_owned(),
+        partition: record.place.partition,
+        offset: record.offset,
+        written: named.unwrap_or_else(|| "another application".to_owned()),
+        us: env.source.clone(),
+    })
 }
 
 fn unusable(env: &Env, record: &RecordRef<'_>, why: String) -> TaskError {

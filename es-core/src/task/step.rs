@@ -60,6 +60,8 @@ pub struct Env {
     pub settings: Settings,
     /// `ce_source`.
     pub source: String,
+    /// Its digest.
+    pub writer: u32,
 }
 
 impl Env {
