@@ -353,7 +353,7 @@ fn a_checkpoint_after_a_restart_promises_only_what_is_there() {
     }
 }
 
-/// The first transaction is refused; its abort is slow, since it was sent twice, and the second copy arrives in the next transaction, between the
+/// The first transaction fails; its abort is slow, since it was sent twice, and the second copy arrives in the next transaction, between the
 /// records and the offsets.
 #[derive(Default)]
 struct LateAbort {
@@ -368,7 +368,7 @@ impl Network for LateAbort {
             CallKind::Produce => {
                 self.produced += 1;
                 match self.produced {
-                    1 => Verdict::refused(BrokerError::new(ErrorKind::Abortable, "refused once")),
+                    1 => Verdict::reply_lost(BrokerError::new(ErrorKind::Abortable, "it failed once")),
                     2 => Verdict::delayed(Duration::ZERO, second),
                     _ => Verdict::immediate(),
                 }
