@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "a test has no readers but its own")]
 
+use es_core::broker::{BrokerError, ErrorKind};
 use es_core::dead_letter::KEPT_BYTES;
 use es_core::envelope::{Outcome, Provenance, header};
 use es_core::record::Role;
@@ -10,7 +11,7 @@ use es_core::task::{BadRows, Commands, Rows, TaskError, TaskState};
 use es_core::{Aggregate, Command, Context, Decide, Decision, Draft, Topology, emit, event, nothing, reject};
 use es_testkit::TestApp;
 use es_testkit::app::settle_all;
-use es_testkit::broker::{CleanupPolicy, Cluster, TopicConfig};
+use es_testkit::broker::{Answer, Call, CallKind, CleanupPolicy, Cluster, Network, TopicConfig, Verdict};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -373,6 +374,49 @@ fn a_checkpoint_after_a_restart_promises_only_what_is_there() {
             assert_eq!(balances, [8, 2, 3, 4, 5, 6, 7], "{first:?}, then {second:?}");
         }
     }
+}
+
+/// The first transaction fails; its abort is slow, since it was sent twice, and the second copy arrives in the next transaction, between the
+/// records and the offsets.
+#[derive(Default)]
+struct LateAbort {
+    produced: u32,
+    aborted: bool,
+}
+
+impl Network for LateAbort {
+    fn call(&mut self, call: &Call<'_>) -> Verdict {
+        let (second, late) = (Duration::from_secs(1), Duration::from_millis(1200));
+        match call.kind {
+            CallKind::Produce => {
+                self.produced += 1;
+                match self.produced {
+                    1 => Verdict::reply_lost(BrokerError::new(ErrorKind::Abortable, "it failed once")),
+                    2 => Verdict::delayed(Duration::ZERO, second),
+                    _ => Verdict::immediate(),
+                }
+            }
+            CallKind::Abort if !std::mem::replace(&mut self.aborted, true) => {
+                Verdict { arrivals: vec![Duration::ZERO, late + second / 2], answer: Answer::Result(late) }
+            }
+            _ => Verdict::immediate(),
+        }
+    }
+}
+
+#[test]
+fn a_late_copy_of_an_abort_does_not_tear_the_next_transaction() {
+    let mut app = app();
+    app.send("a", &deposit(1));
+    app.cluster().set_network(LateAbort::default());
+    let opened = |app: &TestApp<Account>| app.cluster().producer("test-0-account").unwrap().epoch;
+    let before = opened(&app);
+    app.send("a", &deposit(5));
+    assert!(opened(&app) > before, "the late copy is fenced");
+    assert_eq!((balance(&app, "a"), app.events("a").len()), (6, 2));
+    app.lose_disk();
+    app.restart();
+    assert_eq!((balance(&app, "a"), app.events("a").len()), (6, 2));
 }
 
 #[test]

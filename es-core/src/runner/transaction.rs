@@ -164,15 +164,13 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         if error.kind == ErrorKind::TooLarge && batch_is_lost {
             self.refuse_too_large();
         }
+        let unknown = made.call == Call::Commit || self.recovery.is_some_and(|recovery| recovery.unknown);
         if self.fencings >= 2 {
-            self.roll_back();
+            self.let_go(unknown);
             return self.begin_stop(Some(RunnerError::Fenced { error }));
         }
         if remedy == Remedy::Stop || self.failures > MOST_FAILURES {
-            self.call = None;
-            if made.call != Call::Commit {
-                self.roll_back();
-            }
+            self.let_go(unknown);
             return self.begin_stop(Some(RunnerError::Broker { doing: "writing a transaction", error }));
         }
         self.give_up(remedy);
@@ -268,6 +266,16 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             }
         }
         self.forget_open();
+    }
+
+    /// Before it stops for good: nothing is uncommitted any more. What may be committed all the same is forgotten, not undone.
+    fn let_go(&mut self, unknown: bool) {
+        self.recovery = None;
+        if unknown {
+            self.flight = None;
+            self.tasks.values_mut().for_each(|task| task.reset(&self.env));
+        }
+        self.roll_back();
     }
 
     pub(super) fn forget_open(&mut self) {

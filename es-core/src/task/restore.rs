@@ -271,14 +271,25 @@ impl<L: Logic> Task<L> {
         };
         restore.events = Goal::new(stretch.from.min(unlogged.max(events.start)), stretch.until);
         restore.outcomes = restore.ends.of(Role::Outcomes).map_or(Goal::NONE, |o| Goal::new(outcomes.max(o.start).min(o.end), o.end));
-        let goals = [(Role::Events, restore.events), (Role::Outcomes, restore.outcomes)];
-        for (role, goal) in goals.into_iter().filter(|(_, goal)| !goal.is_reached()) {
-            self.orders.push_back(Order::Fetch(Place::new(role, self.partition), goal.from));
+        let (trusted, from) = (restore.is_trusted(), restore.events.from);
+        if !restore.events.is_reached() {
+            self.orders.push_back(Order::Fetch(Place::new(Role::Events, self.partition), from));
+        }
+        if trusted {
+            self.fetch_outcomes();
         }
         self.position = position;
         self.committed = position;
         self.become_state(TaskState::Replaying);
         self.finish_replay(env)
+    }
+
+    /// Once the position is trusted, so that nothing is folded that could not be flushed.
+    fn fetch_outcomes(&mut self) {
+        let outcomes = self.restore_mut().outcomes;
+        if !outcomes.is_reached() {
+            self.orders.push_back(Order::Fetch(Place::new(Role::Outcomes, self.partition), outcomes.from));
+        }
     }
 
     fn handle_events<S: StateStore>(&mut self, store: &mut S, fetched: &Fetched, env: &Env) -> Result<(), TaskError> {
@@ -303,6 +314,9 @@ impl<L: Logic> Task<L> {
             same_writer(env, &record, from.writer)?;
             if expected.is_some_and(|expected| expected != LastEvent::new(record.offset, &from)) {
                 return self.distrust(store, "its last event is not the one in the log", env);
+            }
+            if expected.is_some() {
+                self.fetch_outcomes();
             }
             self.note_unlogged(&envelope.aggregate_id, env);
             if record.offset < self.committed.events {

@@ -113,7 +113,9 @@ impl State {
         let longest = random.pick(&[900, 900, 6000]);
         let late = random.millis(20, longest);
         match (kind, random.below(8)) {
-            (CallKind::Produce, 0) => ("refused, abortable", refused(ErrorKind::Abortable, soon)),
+            (CallKind::Produce | CallKind::SendOffsets, 0) => {
+                ("applied, abortable", Verdict { arrivals: vec![soon], answer: Answer::Error(soon, error(ErrorKind::Abortable)) })
+            }
             (CallKind::Produce | CallKind::SendOffsets, 1) => {
                 ("applied, unknown", Verdict { arrivals: vec![soon], answer: Answer::Error(late, error(ErrorKind::Unknown)) })
             }
