@@ -16,13 +16,14 @@ pub(crate) struct Progress {
     terminal: bool,
     started: Instant,
     told: Instant,
-    serving: bool,
+    /// The number of partitions that were told to be processed.
+    serving: Option<usize>,
 }
 
 impl Progress {
     pub(crate) fn new(app: &str) -> Self {
         let now = Instant::now();
-        Progress { app: app.to_owned(), bar: None, terminal: io::stderr().is_terminal(), started: now, told: now, serving: false }
+        Progress { app: app.to_owned(), bar: None, terminal: io::stderr().is_terminal(), started: now, told: now, serving: None }
     }
 
     pub(crate) fn show(&mut self, lanes: &[LaneStatus]) {
@@ -40,10 +41,10 @@ impl Progress {
             Some(_) => {}
             None => self.bar.take().into_iter().for_each(|bar| bar.finish_and_clear()),
         }
-        let serving = restoring.is_none() && lanes.iter().all(|lane| lane.tasks > 0 && lane.running == lane.tasks);
-        if serving && !self.serving {
-            let tasks: usize = lanes.iter().map(|lane| lane.tasks).sum();
-            tracing::info!(partitions = tasks, after = ?self.started.elapsed(), "processing");
+        let all_run = restoring.is_none() && lanes.iter().all(|lane| lane.tasks > 0 && lane.running == lane.tasks);
+        let serving = all_run.then(|| lanes.iter().map(|lane| lane.tasks).sum());
+        if let Some(partitions) = serving.filter(|_| serving != self.serving) {
+            tracing::info!(partitions, after = ?self.started.elapsed(), "processing");
         }
         self.serving = serving;
     }
