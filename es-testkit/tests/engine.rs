@@ -336,7 +336,12 @@ fn only_the_command_whose_records_are_too_large_is_a_dead_letter() {
 #[test]
 fn a_checkpoint_after_a_restart_promises_only_what_is_there() {
     let every = Duration::from_millis(1);
-    let modes = [Changelog::Checkpoint { every }, Changelog::Checkpoint { every: Duration::from_secs(3600) }, Changelog::Off, Changelog::EachCommit];
+    let modes = [
+        Changelog::Checkpoint { every },
+        Changelog::Checkpoint { every: Duration::from_secs(3600) },
+        Changelog::Off,
+        Changelog::EachCommit,
+    ];
     for first in modes {
         for second in [Changelog::Checkpoint { every }, Changelog::EachCommit] {
             let settings = |changelog| Settings { changelog, flush_entries: 1, flush_interval: Duration::ZERO, ..Settings::default() };
