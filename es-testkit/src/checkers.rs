@@ -7,7 +7,7 @@ mod fold;
 mod inputs;
 
 pub(crate) use fold::show;
-pub use fold::{Folding, Prefix, fold};
+pub use fold::{Folding, fold};
 pub(crate) use inputs::origin;
 
 use crate::broker::{Cluster, OwnedRecord};
@@ -128,7 +128,7 @@ pub fn sequences(evidence: &Evidence) -> Result<(), Violation> {
 /// The entry, and both values.
 pub fn changelog<A: Aggregate>(evidence: &Evidence) -> Result<(), Violation> {
     let bad = |what| Violation::new("changelog", what);
-    let folding = fold::<A>(evidence, &Prefix::all()).map_err(bad)?;
+    let folding = fold::<A>(evidence).map_err(bad)?;
     let mut newest: BTreeMap<(i32, &[u8]), &OwnedRecord> = BTreeMap::new();
     for record in &evidence.changelog {
         newest.insert((record.partition, record.key.as_deref().unwrap_or_default()), record);
@@ -141,8 +141,7 @@ pub fn changelog<A: Aggregate>(evidence: &Evidence) -> Result<(), Violation> {
     for partition in evidence.changelog.iter().map(|r| r.partition).collect::<std::collections::BTreeSet<_>>() {
         let Some(marker) = newest.get(&(partition, layout::POSITION)) else { continue };
         let marker: Position = read(marker).map_err(bad)?;
-        let claimed = Prefix::one(partition, &marker);
-        for (id, entry) in fold::<A>(evidence, &claimed).map_err(bad)?.entries(partition) {
+        for (id, entry) in folding.entries_at(partition, &marker) {
             let kept = newest.get(&(partition, layout::entry_key(id).as_slice())).map(|r| read::<Entry<A>>(r)).transpose().map_err(bad)?;
             let kept = kept.map_or((0, 0), |e| (e.events_through, e.outcomes_through));
             if kept.0 < entry.events_through || kept.1 < entry.outcomes_through {
@@ -163,16 +162,17 @@ pub fn changelog<A: Aggregate>(evidence: &Evidence) -> Result<(), Violation> {
 /// The entry that differs, and both values; a store that cannot be read.
 pub fn store<A: Aggregate>(evidence: &Evidence, store: &mut impl StateStore, tasks: i32) -> Result<(), Violation> {
     let bad = |what: String| Violation::new("store", what);
+    let folding = fold::<A>(evidence).map_err(bad)?;
     for task in 0..tasks {
         store.open(task).map_err(|e| bad(e.to_string()))?;
-        let outcome = one_store::<A>(evidence, store, task);
+        let outcome = one_store::<A>(&folding, store, task);
         store.close(task);
         outcome.map_err(|what| bad(format!("task {task}: {what}")))?;
     }
     Ok(())
 }
 
-fn one_store<A: Aggregate>(evidence: &Evidence, store: &impl StateStore, task: i32) -> Result<(), String> {
+fn one_store<A: Aggregate>(folding: &Folding<A>, store: &impl StateStore, task: i32) -> Result<(), String> {
     use es_core::state_store::StoreSnapshot;
     let snapshot = store.snapshot(task).map_err(|e| e.to_string())?;
     let get = |key| snapshot.get(key).map_err(|e| e.to_string());
@@ -183,20 +183,18 @@ fn one_store<A: Aggregate>(evidence: &Evidence, store: &impl StateStore, task: i
         Some(bytes) => layout::read::<Position>(&bytes).map_err(|e| e.to_string())?,
         None => Position::START,
     };
-    let folding = fold::<A>(evidence, &Prefix::one(task, &position))?;
     let mut kept = BTreeMap::new();
     for pair in snapshot.prefix(&[layout::ENTRY]) {
         let (key, value) = pair.map_err(|e| e.to_string())?;
         let id = layout::entry_id(&key).ok_or("a key is no UTF-8")?.to_owned();
         kept.insert(id, layout::read::<Entry<A>>(&value).map_err(|e| e.to_string())?);
     }
-    let all = fold::<A>(evidence, &Prefix::all())?;
     for (id, entry) in &kept {
-        if !all.had(task, id, entry) {
+        if !folding.had(task, id, entry) {
             return Err(format!("`{id}` was never the fold of the log: {}", fold::show(entry)));
         }
     }
-    for (id, entry) in folding.entries(task) {
+    for (id, entry) in folding.entries_at(task, &position) {
         let held = kept.get(id).map_or((0, 0), |e| (e.events_through, e.outcomes_through));
         let at = (entry.events_through, entry.outcomes_through);
         // What a restore read from the changelog may be newer than its marker.

@@ -9,30 +9,6 @@ use es_core::task::entry::{Entry, Remembered, id_digest};
 use es_core::task::layout::Position;
 use std::collections::BTreeMap;
 
-/// A part of the log: of some partitions, events and outcomes before these offsets.
-#[derive(Debug, Clone)]
-pub struct Prefix {
-    only: Option<(i32, i64, i64)>,
-}
-
-impl Prefix {
-    /// All of it.
-    pub fn all() -> Self {
-        Prefix { only: None }
-    }
-
-    /// One partition up to this position.
-    pub fn one(partition: i32, position: &Position) -> Self {
-        Prefix { only: Some((partition, position.events, position.outcomes)) }
-    }
-
-    fn holds(&self, record: &OwnedRecord, is_event: bool) -> bool {
-        self.only.is_none_or(|(partition, events, outcomes)| {
-            record.partition == partition && record.offset < if is_event { events } else { outcomes }
-        })
-    }
-}
-
 /// What happened to every aggregate, in the order of the inputs.
 #[derive(Debug, Clone)]
 pub struct Folding<A: Aggregate> {
@@ -42,6 +18,8 @@ pub struct Folding<A: Aggregate> {
 /// One record's part of it.
 #[derive(Debug, Clone)]
 struct Step<E> {
+    /// On its topic.
+    offset: i64,
     from: Provenance,
     causation_id: Option<String>,
     /// `None`: an outcome.
@@ -51,32 +29,42 @@ struct Step<E> {
 impl<A: Aggregate> Folding<A> {
     /// The newest entry of a key.
     pub fn entry(&self, partition: i32, id: &str) -> Option<Entry<A>> {
-        Some(refold(self.steps.get(&(partition, id.to_owned()))?, u64::MAX, i64::MAX))
+        Some(refold(self.steps.get(&(partition, id.to_owned()))?, |_, _| true))
     }
 
-    /// The newest entries of a partition.
-    pub fn entries(&self, partition: i32) -> impl Iterator<Item = (&str, Entry<A>)> {
+    /// A partition's entries as of a position: after the events and the outcomes before it.
+    pub fn entries_at(&self, partition: i32, position: &Position) -> impl Iterator<Item = (&str, Entry<A>)> {
         let of_it = self.steps.iter().filter(move |((p, _), _)| *p == partition);
-        of_it.map(|((_, id), steps)| (id.as_str(), refold(steps, u64::MAX, i64::MAX)))
+        let (events, outcomes) = (position.events, position.outcomes);
+        let before = move |_: &Entry<A>, step: &Step<A::Event>| step.offset < if step.event.is_some() { events } else { outcomes };
+        of_it.map(move |((_, id), steps)| (id.as_str(), refold(steps, before)))
     }
 
     /// Whether this is what the log makes of the key with as many events, and with the outcomes of as many inputs: the same state, watermarks and
     /// memory.
     pub fn had(&self, partition: i32, id: &str, entry: &Entry<A>) -> bool {
-        if is_untouched(entry) {
+        if entry.is_new() {
             return true;
         }
         let Some(steps) = self.steps.get(&(partition, id.to_owned())) else { return false };
-        same(&refold(steps, entry.sequence, entry.outcomes_through), entry)
+        let known = refold(steps, |so_far, step| match step.event {
+            Some(_) => so_far.sequence < entry.sequence,
+            None => step.from.offset < entry.outcomes_through,
+        });
+        same(&known, entry)
     }
 }
 
-/// Folds the first `events` events, and the outcomes of inputs before `outcomes`.
-fn refold<A: Aggregate>(steps: &[Step<A::Event>], events: u64, outcomes: i64) -> Entry<A> {
+/// Folds the steps that are `wanted`.
+fn refold<A: Aggregate>(steps: &[Step<A::Event>], wanted: impl Fn(&Entry<A>, &Step<A::Event>) -> bool) -> Entry<A> {
     let mut entry = Entry::<A>::default();
-    for Step { from, causation_id, event } in steps {
+    for step in steps {
+        if !wanted(&entry, step) {
+            continue;
+        }
+        let Step { from, causation_id, event, .. } = step;
         match event {
-            Some(event) if entry.sequence < events => {
+            Some(event) => {
                 entry.state.apply(event.clone());
                 entry.sequence += 1;
                 entry.present = true;
@@ -84,8 +72,7 @@ fn refold<A: Aggregate>(steps: &[Step<A::Event>], events: u64, outcomes: i64) ->
                     entry.events_through = from.offset + 1;
                 }
             }
-            None if from.offset < outcomes => entry.outcomes_through = from.offset + 1,
-            _ => continue,
+            None => entry.outcomes_through = from.offset + 1,
         }
         let known = entry.memory.last().is_some_and(|m| m.offset == from.offset);
         if let (true, false, Some(id)) = (from.remember, known, causation_id) {
@@ -93,11 +80,6 @@ fn refold<A: Aggregate>(steps: &[Step<A::Event>], events: u64, outcomes: i64) ->
         }
     }
     entry
-}
-
-/// Whether nothing ever happened to this entry.
-pub(super) fn is_untouched<A>(entry: &Entry<A>) -> bool {
-    (entry.sequence, entry.events_through, entry.outcomes_through) == (0, 0, 0)
 }
 
 /// The states are compared by their bytes, as they need not implement `PartialEq`.
@@ -124,13 +106,13 @@ pub(crate) fn show<A: Aggregate>(entry: &Entry<A>) -> String {
     )
 }
 
-/// Folds a part of the log.
+/// Folds the log.
 ///
 /// # Errors
 /// A record that is no event, no outcome or no aggregate's.
-pub fn fold<A: Aggregate>(evidence: &Evidence, prefix: &Prefix) -> Result<Folding<A>, String> {
-    let events = evidence.events.iter().filter(|r| prefix.holds(r, true)).map(|r| (r, true));
-    let outcomes = evidence.outcomes.iter().filter(|r| prefix.holds(r, false)).map(|r| (r, false));
+pub fn fold<A: Aggregate>(evidence: &Evidence) -> Result<Folding<A>, String> {
+    let events = evidence.events.iter().map(|r| (r, true));
+    let outcomes = evidence.outcomes.iter().map(|r| (r, false));
     let mut steps = Vec::new();
     for (record, is_event) in events.chain(outcomes) {
         let from = provenance(record)?;
@@ -142,7 +124,7 @@ pub fn fold<A: Aggregate>(evidence: &Evidence, prefix: &Prefix) -> Result<Foldin
         let id = record.key.clone().and_then(|key| String::from_utf8(key).ok()).ok_or_else(|| format!("{} has no key", place(record)))?;
         let event = if is_event { Some(event::<A>(record)?) } else { None };
         let causation_id = text(record, header::CAUSATION_ID).map(str::to_owned);
-        all.entry((record.partition, id)).or_default().push(Step { from, causation_id, event });
+        all.entry((record.partition, id)).or_default().push(Step { offset: record.offset, from, causation_id, event });
     }
     Ok(Folding { steps: all })
 }

@@ -3,7 +3,7 @@
 use super::bank::Account;
 use super::process::{Process, World};
 use crate::broker::{Isolation, OwnedRecord};
-use crate::checkers::{self, Evidence, Folding, Prefix, Violation};
+use crate::checkers::{self, Evidence, Folding, Violation};
 use es_core::envelope::{Provenance, header};
 use es_core::partition::partition_of;
 use es_core::record::{Place, RecordBatch, Role};
@@ -123,6 +123,6 @@ impl Auditor {
     }
 
     pub(super) fn folding(&self, world: &World) -> Result<Folding<Account>, Violation> {
-        checkers::fold(&Evidence::read(&world.cluster, &world.topology), &Prefix::all()).map_err(|what| Violation::new("fold", what))
+        checkers::fold(&Evidence::read(&world.cluster, &world.topology)).map_err(|what| Violation::new("fold", what))
     }
 }

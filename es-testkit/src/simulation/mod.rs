@@ -140,7 +140,7 @@ impl Simulation {
             }
         }
         self.auditor.look(&self.world)?;
-        if self.random.chance(15) {
+        if self.random.chance(4) {
             let id = self.senders.any_key();
             let process = &self.processes[self.random.below(self.processes.len() as u64) as usize];
             self.auditor.query(&self.world, process, &id)?;

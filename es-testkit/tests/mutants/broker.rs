@@ -14,7 +14,6 @@ pub(super) enum Twist {
     Shift(i64),
     NoAbort,
     BelieveCommits,
-    ForgetCommits,
     OneProducer,
     UnstableOffsets,
     ShortLogs,
@@ -68,10 +67,6 @@ impl Twisted {
         match (self.twist, event) {
             (Twist::BelieveCommits, BrokerEvent::Done(token, Completion::Committed(Err(_)))) => {
                 BrokerEvent::Done(token, Completion::Committed(Ok(())))
-            }
-            (Twist::ForgetCommits, BrokerEvent::Done(token, Completion::Committed(Err(mut error)))) => {
-                error.kind = es_core::broker::ErrorKind::Abortable;
-                BrokerEvent::Done(token, Completion::Committed(Err(error)))
             }
             (Twist::ShortLogs, BrokerEvent::Done(token, Completion::Extents(Ok(mut extents)))) => {
                 for extent in extents.iter_mut().filter(|e| e.place.role != Role::Commands) {

@@ -13,7 +13,6 @@ pub(super) enum Twist {
     LoseWrites,
     TearWrites,
     Ahead,
-    NoClear,
     StaleReads,
     ApplyEarly,
 }
@@ -99,6 +98,6 @@ impl StateStore for Twisted {
     }
 
     fn clear(&mut self, task: i32) -> Result<(), StoreError> {
-        if self.twist == Twist::NoClear { Ok(()) } else { self.inner.clear(task) }
+        self.inner.clear(task)
     }
 }
