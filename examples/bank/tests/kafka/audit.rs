@@ -1,9 +1,10 @@
 //! An audit from the outside: what Kafka's own Java consumer reads, against a recomputation from the commands.
 
-use crate::process::Bank;
+use crate::process::{Bank, LONG};
 use es_testkit::kafka_server::{ReadRecord, Server};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 /// What the topics of a bank hold.
 pub(crate) struct Books {
@@ -16,6 +17,17 @@ pub(crate) struct Books {
 }
 
 impl Books {
+    /// Waits until so many outcomes are committed, events or not, and reads all that is.
+    pub(crate) fn wait(kafka: &Server, bank: &Bank<'_>, outcomes: usize) -> Self {
+        let begun = Instant::now();
+        loop {
+            let books = Self::read(kafka, bank);
+            if books.events.len() + books.outcomes.len() >= outcomes || begun.elapsed() > LONG {
+                return books;
+            }
+        }
+    }
+
     /// Reads all that is committed.
     pub(crate) fn read(kafka: &Server, bank: &Bank<'_>) -> Self {
         let read = |role| kafka.read_committed(&bank.topic(role));

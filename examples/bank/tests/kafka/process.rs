@@ -108,15 +108,15 @@ impl Running {
         self.said()
     }
 
-    /// SIGTERM.
-    pub(crate) fn ask_to_stop(&self) {
-        signal("-TERM", self.child.id());
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(name, self.child.id());
     }
 
     /// SIGTERM; waits for the end, which must be a good one. Returns what it has written.
     #[track_caller]
     pub(crate) fn stop(self) -> String {
-        self.ask_to_stop();
+        self.signal("-TERM");
         let ended = self.wait();
         assert_eq!(ended.code, 0, "{}", ended.stderr);
         ended.stderr
