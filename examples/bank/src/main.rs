@@ -6,5 +6,5 @@ use bank::Account;
 use es_kafka::App;
 
 fn main() -> es_kafka::Exit {
-    App::from_args().name("bank").aggregate::<Account>().command(demo::command(), demo::run).run()
+    App::from_args().aggregate::<Account>().command(demo::command(), demo::run).run()
 }

@@ -7,5 +7,5 @@ use es_kafka::App;
 use loans::Loan;
 
 fn main() -> es_kafka::Exit {
-    App::from_args().name("loans").aggregate::<Loan>().default_command(feed::command(), feed::run).run()
+    App::from_args().aggregate::<Loan>().default_command(feed::command(), feed::run).run()
 }
