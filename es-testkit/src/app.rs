@@ -18,10 +18,32 @@ use std::time::Duration;
 ///
 /// Nothing happens in the background: [`settle`](TestApp::settle), which `send` calls, repeats the loop's step until nothing is left to do.
 ///
-/// ```ignore
+/// ```
+/// # use es_core::{Aggregate, Command, Context, Decide, Decision, emit, event};
+/// # use serde::{Deserialize, Serialize};
+/// # #[event(aggregate = "account")]
+/// # #[derive(Clone, Debug, PartialEq)]
+/// # pub enum AccountEvent { Deposited { amount: u64 } }
+/// # #[derive(Command, Clone, Debug, PartialEq)]
+/// # pub enum AccountCommand { Deposit { amount: u64 } }
+/// # #[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// # #[aggregate(id = String, event = AccountEvent, version = 1)]
+/// # pub struct Account { #[fold(Deposited => add(amount))] pub balance: u64 }
+/// # impl Decide for Account {
+/// #     type Command = AccountCommand;
+/// #     type Rejection = ();
+/// #     fn decide(&self, command: &AccountCommand, _: &Context<'_>) -> Decision<Self> {
+/// #         let AccountCommand::Deposit { amount } = *command;
+/// #         emit(Deposited { amount })
+/// #     }
+/// # }
+/// use es_testkit::TestApp;
+///
 /// let mut app = TestApp::<Account>::start();
 /// app.send("acct-1", &AccountCommand::Deposit { amount: 5 });
 /// assert_eq!(app.events("acct-1"), [AccountEvent::Deposited { amount: 5 }]);
+/// app.lose_disk();
+/// app.restart();
 /// assert_eq!(app.state("acct-1").unwrap().balance, 5);
 /// ```
 pub struct TestApp<A: Aggregate, L: Logic<State = A> = Commands<A>> {
