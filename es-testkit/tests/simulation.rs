@@ -73,3 +73,47 @@ fn seeds_that_once_failed() {
         check(seed);
     }
 }
+
+#[test]
+fn every_fault_happens() {
+    let mut seen = std::collections::BTreeMap::new();
+    for seed in 0..40 {
+        for (fault, times) in check(seed).faults {
+            *seen.entry(fault).or_insert(0) += times;
+        }
+    }
+    let processes = [
+        "CrashAndRestart",
+        "CrashAndTakeover",
+        "LoseDisk",
+        "Zombie",
+        "Nap",
+        "Fence",
+        "Expel",
+        "FailWrite",
+        "CutOff",
+        "Restart",
+        "Compact",
+        "Reconfigure",
+    ];
+    let calls = [
+        "Commit: reply lost, applied",
+        "Commit: request lost",
+        "Commit: request late",
+        "Commit: slow",
+        "Commit: sent twice, the second late",
+        "Commit: sent twice, reply lost",
+        "Commit: abortable",
+        "Commit: refused",
+        "Produce: applied, unknown",
+        "Produce: late, unknown",
+        "SendOffsets: late, unknown",
+        "SendOffsets: reply lost",
+        "InitProducer: reply lost",
+        "StableOffsets: reply late",
+        "Extents: reply late",
+    ];
+    for fault in processes.iter().chain(&calls) {
+        assert!(seen.contains_key(*fault), "`{fault}` never happened; these did: {seen:?}");
+    }
+}
