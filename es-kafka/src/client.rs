@@ -31,7 +31,8 @@ pub(crate) fn log(level: i32, facility: &str, line: &str) {
     match level {
         // CONFWARN: one set of settings is passed to consumers and producers; that some don't concern one of them is no news.
         // ERROR: repeats, up to hundreds of times a second, what was logged as FAIL and the like.
-        _ if matches!(facility, "CONFWARN" | "ERROR") => tracing::debug!(target: "librdkafka", facility, "{line}"),
+        // TXNERR, FATAL: the call that fails of it returns it as its error, which is told.
+        _ if matches!(facility, "CONFWARN" | "ERROR" | "TXNERR" | "FATAL") => tracing::debug!(target: "librdkafka", facility, "{line}"),
         ..=3 => tracing::error!(target: "librdkafka", facility, "{line}"),
         4 => tracing::warn!(target: "librdkafka", facility, "{line}"),
         5 | 6 => tracing::info!(target: "librdkafka", facility, "{line}"),
