@@ -30,6 +30,7 @@ pub(crate) fn run(mut app: App) -> Exit {
     let added = cli::Own {
         commands: own.iter().map(|(command, _)| command.clone()).collect(),
         default: default.as_ref().map(|(command, _)| command.clone()),
+        version: app.version.clone(),
     };
     let invocation = match read(&app, &added) {
         Ok(invocation) => invocation,
@@ -60,7 +61,7 @@ pub(crate) fn run(mut app: App) -> Exit {
         Action::StateGet { id } => inspect(&app, component, json, Question::State { id }),
         Action::StateList { prefix, limit } => inspect(&app, component, json, Question::States { prefix, limit }),
         Action::Events { id } => inspect(&app, component, json, Question::History { id }),
-        Action::Verify => inspect(&app, component, json, Question::Verify),
+        Action::Verify => verify(&app, component, json),
         Action::Own(name, matches) => {
             let (_, run) = own.into_iter().find(|(command, _)| command.get_name() == name).expect("clap knows only these");
             return run_own(run, &matches, app);
@@ -157,7 +158,8 @@ fn abandon(why: &str) -> ! {
 }
 
 fn show_config(app: &App, json: bool) -> Result<Exit, AppError> {
-    Output { to: io::stdout().lock(), json }.settings(app.settings()?)?;
+    let topologies: Vec<Topology> = app.parts()?.into_iter().map(|part| part.topology).collect();
+    Output { to: io::stdout().lock(), json }.settings(app.settings()?, &topologies)?;
     Ok(Exit::OK)
 }
 
@@ -173,13 +175,24 @@ fn topics(app: &App, action: TopicsAction, json: bool) -> Result<Exit, AppError>
     }
     let plan = if action == TopicsAction::Apply { Plan::make(&topologies, settings, &*admin)? } else { plan };
     Output { to: io::stdout().lock(), json }.plan(&plan)?;
-    if action == TopicsAction::Check && !plan.is_clean() {
-        for message in plan.messages(|_| true) {
-            say(format_args!("{message}"));
-        }
-        return Ok(Exit::FAILED);
+    for message in plan.messages(|d| action == TopicsAction::Check || d.is_final()) {
+        say(format_args!("error: {message}"));
     }
-    Ok(Exit::OK)
+    Ok(if action == TopicsAction::Check && !plan.is_clean() { Exit::FAILED } else { Exit::OK })
+}
+
+/// Verifies the component that is named, or all of them one after the other.
+fn verify(app: &App, component: Option<String>, json: bool) -> Result<Exit, AppError> {
+    let all = || app.parts().map(|parts| parts.into_iter().map(|part| part.topology.component).collect());
+    let names: Vec<String> = component.map_or_else(all, |name| Ok(vec![name]))?;
+    let mut exit = Exit::OK;
+    for name in names {
+        match inspect(app, Some(name), json, Question::Verify)? {
+            Exit::OK => {}
+            other => exit = other,
+        }
+    }
+    Ok(exit)
 }
 
 fn inspect(app: &App, component: Option<String>, json: bool, question: Question) -> Result<Exit, AppError> {
