@@ -12,7 +12,7 @@ use es_core::record::Role;
 use es_core::runner::RunnerError;
 use es_core::state_store::StoreError;
 use es_core::task::BadRows;
-use es_core::topology::Topology;
+use es_core::topology::{Kind, Topology};
 use es_core::{Aggregate, Decide, Envelope};
 use std::sync::{Arc, OnceLock};
 
@@ -282,8 +282,20 @@ impl App {
             }
         }
         settings.check(&defaults)?;
-        let topologies = defaults.into_iter().map(|t| settings.topology(t));
-        Ok(topologies.zip(self.components.iter().cloned()).map(|(topology, component)| Part { topology, component }).collect())
+        let part = |(default, component): (&Topology, &Arc<dyn Component>)| {
+            let mut topology = default.clone();
+            // A table without an input of its own reads what the aggregate of its stream writes, wherever that is.
+            let writer = defaults.iter().find(|t| t.kind == Kind::Aggregate && t.topic(Role::Events) == default.topic(Role::Events));
+            if default.kind == Kind::Table
+                && !component.names_its_input()
+                && let Some(writer) = writer
+                && let Some(name) = settings.topology(writer.clone()).topic(Role::Events)
+            {
+                topology.set_topic(Role::Events, name);
+            }
+            Part { topology: settings.topology(topology), component: component.clone() }
+        };
+        Ok(defaults.iter().zip(&self.components).map(part).collect())
     }
 
     /// The component of this name; without one, the only component.
@@ -315,4 +327,24 @@ impl App {
 fn program_name() -> String {
     let path = std::env::args_os().next().map(std::path::PathBuf::from);
     path.and_then(|p| Some(p.file_stem()?.to_string_lossy().into_owned())).unwrap_or_else(|| "app".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Account, Balances};
+
+    #[test]
+    fn a_table_follows_its_aggregate_unless_an_input_is_named() {
+        let input = |options: TableOptions, own: Option<&str>| {
+            let mut settings = Settings::new("bank");
+            settings.set("account.topics.events", "ledger").unwrap();
+            own.map(|name| settings.set("balances.topics.events", name).unwrap());
+            let app = App::with_settings(settings).table_with::<Balances>(options).aggregate::<Account>();
+            app.parts().unwrap()[0].topology.topic(Role::Events).unwrap().to_owned()
+        };
+        assert_eq!(input(TableOptions::new(), None), "ledger");
+        assert_eq!(input(TableOptions::new(), Some("mine")), "mine");
+        assert_eq!(input(TableOptions::new().topic("account-events"), None), "account-events");
+    }
 }

@@ -16,6 +16,9 @@ pub(crate) trait Component: Send + Sync {
     /// Its names, without what the settings say.
     fn topology(&self, app: &str) -> Topology;
 
+    /// Whether the program names the topic that a table reads.
+    fn names_its_input(&self) -> bool;
+
     /// Runs one lane of it until it is told to stop.
     fn run(&self, lane: Lane) -> Result<Stats, AppError>;
 
@@ -54,6 +57,10 @@ impl<L: Logic, F: Fn() -> L + Send + Sync> Component for Typed<F> {
             topology.set_topic(Role::Events, events);
         }
         topology
+    }
+
+    fn names_its_input(&self) -> bool {
+        self.events.is_some()
     }
 
     fn run(&self, lane: Lane) -> Result<Stats, AppError> {

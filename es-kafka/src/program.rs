@@ -173,13 +173,10 @@ fn topics(app: &App, action: TopicsAction, json: bool) -> Result<Exit, AppError>
     }
     let plan = if action == TopicsAction::Apply { Plan::make(&topologies, settings, &*admin)? } else { plan };
     Output { to: io::stdout().lock(), json }.plan(&plan)?;
-    if action == TopicsAction::Check && !plan.is_clean() {
-        for message in plan.messages(|_| true) {
-            say(format_args!("{message}"));
-        }
-        return Ok(Exit::FAILED);
+    for message in plan.messages(|d| action == TopicsAction::Check || d.is_final()) {
+        say(format_args!("error: {message}"));
     }
-    Ok(Exit::OK)
+    Ok(if action == TopicsAction::Check && !plan.is_clean() { Exit::FAILED } else { Exit::OK })
 }
 
 fn inspect(app: &App, component: Option<String>, json: bool, question: Question) -> Result<Exit, AppError> {

@@ -32,6 +32,11 @@ pub struct TopicPlan {
 pub enum Difference {
     /// It does not exist.
     Missing,
+    /// It does not exist, is what a table reads, and is written by none of the application's aggregates: who writes it must create it.
+    MissingInput {
+        /// The table.
+        table: String,
+    },
     /// It has too few partitions, of which more can be added, because every record names its partition.
     TooFewPartitions {
         /// How many there are.
@@ -81,7 +86,7 @@ impl Plan {
         for component in of_kind(Kind::Aggregate).chain(of_kind(Kind::Table)) {
             let (partitions, like) = plan.partitions_of(component, settings, found);
             for (role, name) in component.topics() {
-                plan.add(WantedTopic::of(component, role, name, settings), partitions, &like, found)?;
+                plan.add(component, WantedTopic::of(component, role, name, settings), partitions, &like, found)?;
             }
         }
         Ok(plan)
@@ -108,12 +113,25 @@ impl Plan {
         Ok(())
     }
 
-    /// Does all that can be done, and returns what each step was.
+    /// Mends everything, and returns what each step was. While something cannot be mended in place, it does nothing at all.
     ///
     /// # Errors
-    /// What the broker refused, and what cannot be mended in place.
+    /// What cannot be mended in place; or what the broker refused, with the steps that were done before.
     pub fn apply(&self, admin: &dyn TopicAdmin) -> Result<Vec<String>, TopicsError> {
+        let refused = self.messages(Difference::is_final);
+        if !refused.is_empty() {
+            return Err(TopicsError(format!("{}\nnothing was changed", refused.join("\n"))));
+        }
         let mut done = Vec::new();
+        match self.mend(admin, &mut done) {
+            Ok(()) => Ok(done),
+            Err(error) if done.is_empty() => Err(error),
+            Err(error) => Err(TopicsError(format!("{error}\ndone before that: {}", done.join("; ")))),
+        }
+    }
+
+    /// Does one step after the other, and notes each in `done`.
+    fn mend(&self, admin: &dyn TopicAdmin, done: &mut Vec<String>) -> Result<(), TopicsError> {
         for topic in &self.topics {
             let name = &topic.wanted.name;
             let mut config = Vec::new();
@@ -128,7 +146,7 @@ impl Plan {
                         done.push(format!("`{name}`: from {found} to {} partitions", topic.partitions));
                     }
                     Difference::Config { key, wanted, .. } => config.push(((*key).to_owned(), wanted.value())),
-                    Difference::Partitions { .. } => {}
+                    Difference::Partitions { .. } | Difference::MissingInput { .. } => {}
                 }
             }
             if !config.is_empty() {
@@ -136,8 +154,7 @@ impl Plan {
                 done.extend(config.iter().map(|(key, value)| format!("`{name}`: set {key}={value}")));
             }
         }
-        let left = self.messages(|d| matches!(d, Difference::Partitions { .. }));
-        if left.is_empty() { Ok(done) } else { Err(TopicsError(left.join("\n"))) }
+        Ok(())
     }
 
     /// One message per difference that `which` picks.
@@ -151,6 +168,10 @@ impl Plan {
         let apply = format!("`{app} topics apply` mends it");
         match difference {
             Difference::Missing => format!("topic `{name}` does not exist: `{app} topics apply` creates it, `{key}` names another one"),
+            Difference::MissingInput { table } => format!(
+                "`{name}`, the input of the table `{table}`, does not exist; nobody in this application writes it: create it where it is \
+                 written, or mend `{table}.topics.events`"
+            ),
             Difference::TooFewPartitions { found } => {
                 format!("topic `{name}` has {found} partitions and needs at least {}: {apply}", topic.partitions)
             }
@@ -173,16 +194,25 @@ impl Plan {
     fn partitions_of(&self, component: &Topology, settings: &Settings, found: &BTreeMap<String, FoundTopic>) -> (i32, String) {
         for role in [Role::Commands, Role::Events, Role::Changelog] {
             let Some(name) = component.topic(role) else { continue };
-            let planned = || self.topics.iter().find(|t| t.wanted.name == name).map(|t| t.partitions);
-            if let Some(partitions) = found.get(name).map(|t| t.partitions).or_else(planned) {
-                return (partitions, name.to_owned());
+            // What an aggregate needs goes before what is there: a topic of a wrong number decides nothing.
+            if let Some(planned) = self.topics.iter().find(|t| t.wanted.name == name) {
+                return (planned.partitions, planned.like().to_owned());
+            }
+            if let Some(found) = found.get(name) {
+                return (found.partitions, name.to_owned());
             }
         }
         (settings.partitions, "partitions".into())
     }
 
-    fn add(&mut self, wanted: WantedTopic, partitions: i32, like: &str, found: &BTreeMap<String, FoundTopic>) -> Result<(), TopicsError> {
-        let mut partitions = partitions;
+    fn add(
+        &mut self,
+        component: &Topology,
+        wanted: WantedTopic,
+        mut partitions: i32,
+        like: &str,
+        found: &BTreeMap<String, FoundTopic>,
+    ) -> Result<(), TopicsError> {
         let earlier = self.topics.iter().position(|t| t.wanted.name == wanted.name);
         if let Some(i) = earlier {
             let other = &self.topics[i];
@@ -198,6 +228,12 @@ impl Plan {
         }
         let mut differences = Vec::new();
         match found.get(&wanted.name) {
+            None if component.kind == Kind::Table && wanted.role == Role::Events => {
+                // Aggregates were added first: one that writes the topic has planned to create it.
+                if !earlier.is_some_and(|i| self.topics[i].differences.contains(&Difference::Missing)) {
+                    differences.push(Difference::MissingInput { table: component.component.clone() });
+                }
+            }
             None => differences.push(Difference::Missing),
             Some(topic) => {
                 match wanted.role {
@@ -238,11 +274,30 @@ impl Plan {
     }
 }
 
+impl Difference {
+    /// Whether it cannot be mended in place.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Difference::Partitions { .. } | Difference::MissingInput { .. })
+    }
+}
+
+impl TopicPlan {
+    /// The topic that decides the number of partitions: itself, unless its own is wrong.
+    fn like(&self) -> &str {
+        let other = self.differences.iter().find_map(|d| match d {
+            Difference::Partitions { like, .. } => Some(like.as_str()),
+            _ => None,
+        });
+        other.unwrap_or(&self.wanted.name)
+    }
+}
+
 impl fmt::Display for Difference {
     /// A few words, for a table.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Difference::Missing => write!(f, "missing"),
+            Difference::MissingInput { .. } => write!(f, "missing, and written by nobody in this application"),
             Difference::TooFewPartitions { found } => write!(f, "only {found} partitions"),
             Difference::Partitions { found, like } => write!(f, "{found} partitions, unlike {like}"),
             Difference::Config { key, found, wanted, .. } => write!(f, "{key}={found}, wanted {wanted}"),
@@ -366,6 +421,35 @@ mod tests {
         let error = make(&[account("bank")], &fake).apply(&fake).unwrap_err().to_string();
         assert!(error.starts_with("topic `account-events` has 2 partitions, but `account-commands` has 4"), "{error}");
         assert_eq!(fake.0.borrow()["account-events"].partitions, 2);
+    }
+
+    #[test]
+    fn nothing_is_applied_while_something_cannot_be_mended() {
+        let fake = Fake::with(&[("account-commands", 4, &[]), ("account-events", 2, &[])]);
+        let error = make(&[account("bank")], &fake).apply(&fake).unwrap_err().to_string();
+        assert!(error.ends_with("nothing was changed"), "{error}");
+        assert_eq!(fake.0.borrow().len(), 2, "nothing was created");
+        assert_eq!(fake.0.borrow()["account-events"].config["retention.ms"], "604800000");
+    }
+
+    #[test]
+    fn a_topic_is_not_compared_with_itself_and_a_wrong_one_decides_nothing() {
+        let fake = Fake::with(&[("account-commands", 6, &[]), ("account-events", 3, &[("retention.ms", "-1")])]);
+        let plan = make(&[balances("bank"), account("bank")], &fake);
+        let of = |name: &str| plan.topics.iter().find(|t| t.wanted.name == name).unwrap();
+        assert_eq!(of("account-events").differences, [Difference::Partitions { found: 3, like: "account-commands".into() }]);
+        assert_eq!(of("bank-balances-v1-changelog").partitions, 6);
+    }
+
+    #[test]
+    fn the_input_of_a_table_is_created_by_none_but_an_aggregate() {
+        let fake = Fake::default();
+        let plan = make(&[balances("bank")], &fake);
+        let expected = "`account-events`, the input of the table `balances`, does not exist; nobody in this application writes it: create it \
+                        where it is written, or mend `balances.topics.events`";
+        assert_eq!(plan.prepare(TopicCreation::Auto, &fake).unwrap_err().to_string(), expected);
+        assert_eq!(plan.apply(&fake).unwrap_err().to_string(), format!("{expected}\nnothing was changed"));
+        assert!(fake.0.borrow().is_empty());
     }
 
     #[test]
