@@ -93,7 +93,7 @@ pub(crate) fn with_kind(kind: ErrorKind, what: &str, code: Code, text: &str) -> 
         Code::GroupAuthorizationFailed => "; allow Read on the group for this principal",
         Code::TopicAuthorizationFailed => "; allow Read, Write and Describe on the topic for this principal",
         Code::ClusterAuthorizationFailed => "; allow the operation on the cluster for this principal",
-        Code::InvalidTransactionTimeout => "; lower the transaction time-out or raise the broker's transaction.max.timeout.ms",
+        Code::InvalidTransactionTimeout => "; lower `transaction.timeout` or raise the broker's `transaction.max.timeout.ms`",
         Code::InvalidSessionTimeout => {
             "; set the session time-out between the broker's group.min.session.timeout.ms and group.max.session.timeout.ms"
         }
