@@ -162,6 +162,9 @@ impl Drop for Running {
 
 /// Locks the state folder. A damaged database is deleted: the state is restored from the log.
 fn claim_folder(settings: &Settings) -> Result<StoreFolder, StoreError> {
+    if settings.state_dir.is_file() {
+        return Err(StoreError::Failed(format!("`{}` is a file, and the state folder must be a folder", settings.state_dir.display())));
+    }
     let cache_bytes = settings.store_cache_bytes;
     StoreFolder::claim(&settings.state_dir, StoreOptions { cache_bytes, discard_damaged: true, ..StoreOptions::default() })
 }
@@ -170,4 +173,18 @@ fn claim_folder(settings: &Settings) -> Result<StoreFolder, StoreError> {
 fn random_id() -> String {
     let random = RandomState::new().build_hasher().finish();
     format!("{:012x}", random & 0xffff_ffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_the_place_of_the_state_folder_is_told() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut settings = Settings::new("bank");
+        settings.state_dir = file.path().to_owned();
+        let error = claim_folder(&settings).err().unwrap().to_string();
+        assert!(error.ends_with(&format!("`{}` is a file, and the state folder must be a folder", file.path().display())), "{error}");
+    }
 }
