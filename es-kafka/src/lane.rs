@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// One wait of the loop: bounds how late it hears that it is to stop.
 const WAIT: Duration = Duration::from_millis(20);
+/// A lane that has no task after this time says that it waits for some.
+const NEWS: Duration = Duration::from_secs(3);
 /// How often a lane tells what it has done.
 const REPORT: Duration = Duration::from_millis(50);
 
@@ -84,6 +86,7 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
     let settings = engine_settings(&lane.settings);
     let mut runner = Runner::new(logic, lane.topology.clone(), settings, broker, store, Monotonic::default());
     let mut reported = Instant::now();
+    let (begun, mut waits) = (Instant::now(), true);
     let mut stopping = false;
     loop {
         let going = runner.step(WAIT);
@@ -91,6 +94,11 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
         if !going || reported.elapsed() >= REPORT {
             reported = Instant::now();
             report(&runner, &lane.status);
+            waits &= runner.tasks().next().is_none();
+            if waits && begun.elapsed() >= NEWS {
+                waits = false;
+                tracing::info!(component, lane = lane.number, "waiting for the group to assign partitions");
+            }
         }
         if !going {
             break;
