@@ -60,7 +60,7 @@ pub(crate) fn run(mut app: App) -> Exit {
         Action::StateGet { id } => inspect(&app, component, json, Question::State { id }),
         Action::StateList { prefix, limit } => inspect(&app, component, json, Question::States { prefix, limit }),
         Action::Events { id } => inspect(&app, component, json, Question::History { id }),
-        Action::Verify => inspect(&app, component, json, Question::Verify),
+        Action::Verify => verify(&app, component, json),
         Action::Own(name, matches) => {
             let (_, run) = own.into_iter().find(|(command, _)| command.get_name() == name).expect("clap knows only these");
             return run_own(run, &matches, app);
@@ -177,6 +177,20 @@ fn topics(app: &App, action: TopicsAction, json: bool) -> Result<Exit, AppError>
         say(format_args!("error: {message}"));
     }
     Ok(if action == TopicsAction::Check && !plan.is_clean() { Exit::FAILED } else { Exit::OK })
+}
+
+/// Verifies the component that is named, or all of them one after the other.
+fn verify(app: &App, component: Option<String>, json: bool) -> Result<Exit, AppError> {
+    let all = || app.parts().map(|parts| parts.into_iter().map(|part| part.topology.component).collect());
+    let names: Vec<String> = component.map_or_else(all, |name| Ok(vec![name]))?;
+    let mut exit = Exit::OK;
+    for name in names {
+        match inspect(app, Some(name), json, Question::Verify)? {
+            Exit::OK => {}
+            other => exit = other,
+        }
+    }
+    Ok(exit)
 }
 
 fn inspect(app: &App, component: Option<String>, json: bool, question: Question) -> Result<Exit, AppError> {

@@ -11,6 +11,7 @@ use es_core::topology::{Kind, Topology};
 use es_store::{StoreFolder, StoreOptions};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// What is kept of a component on this machine.
 pub(super) struct Stored {
@@ -101,7 +102,7 @@ impl Task {
     /// # Errors
     /// When it cannot be read.
     pub(super) fn entry<A: Aggregate>(&self, id: &str) -> Result<Option<Entry<A>>, StoreError> {
-        value(&*self.snapshot, &layout::entry_key(id))
+        self.snapshot.get(&layout::entry_key(id))?.map(|bytes| decode_entry(id, &bytes)).transpose()
     }
 
     /// The entries of ids that start so, in the order of their ids.
@@ -109,15 +110,22 @@ impl Task {
         self.snapshot.prefix(&layout::entry_key(prefix)).map(|pair| {
             let (key, bytes) = pair?;
             let id = layout::entry_id(&key).ok_or_else(|| StoreError::Failed("an entry's key is no id".to_owned()))?;
-            Ok((id.to_owned(), decode(id, &bytes)?))
+            Ok((id.to_owned(), decode_entry(id, &bytes)?))
         })
     }
 }
 
-fn value<T: DeserializeOwned>(snapshot: &dyn StoreSnapshot, key: &[u8]) -> Result<Option<T>, StoreError> {
-    snapshot.get(key)?.map(|bytes| decode(&String::from_utf8_lossy(key), &bytes)).transpose()
+/// What is wrong with an entry whose bytes cannot be read, and what to do.
+pub(super) fn unreadable(id: &str, why: &dyn fmt::Display) -> String {
+    format!("the entry of `{id}` cannot be read: {why}; if the state's type was changed, raise its `version`")
 }
 
-fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
-    layout::read(bytes).map_err(|e| StoreError::Failed(format!("the stored value of `{}` cannot be read: {e}", what.escape_debug())))
+fn decode_entry<A: Aggregate>(id: &str, bytes: &[u8]) -> Result<Entry<A>, StoreError> {
+    layout::read(bytes).map_err(|e| StoreError::Failed(unreadable(id, &e)))
+}
+
+/// What is kept beside the entries.
+fn value<T: DeserializeOwned>(snapshot: &dyn StoreSnapshot, key: &[u8]) -> Result<Option<T>, StoreError> {
+    let unreadable = |e| StoreError::Failed(format!("the store's value of {} cannot be read: {e}", key.escape_ascii()));
+    snapshot.get(key)?.map(|bytes| layout::read(&bytes).map_err(unreadable)).transpose()
 }

@@ -8,10 +8,10 @@
 use super::fold::{Folder, Step, id_of};
 use super::read::unusable;
 use super::states::json;
-use super::stored::{Stored, Task};
+use super::stored::{Stored, Task, unreadable};
 use super::{Finding, Tool, open};
 use crate::app::AppError;
-use crate::progress::{Partitions, say};
+use crate::progress::Partitions;
 use crate::reader::Reader;
 use es_core::Aggregate;
 use es_core::aggregate::Millis;
@@ -45,9 +45,6 @@ struct Counts {
 pub(super) fn run<A: Aggregate>(tool: &mut Tool<'_>) -> Result<Finding, AppError> {
     let (reader, events) = open(tool.settings, tool.connection, &tool.topology)?;
     let stored = Stored::open(tool.settings, tool.connection, &tool.topology, &events)?;
-    if let Some(why) = &stored.absent {
-        say(format_args!("the store is not compared: {why}"));
-    }
     let memory = i64::try_from(tool.settings.command_memory.as_millis()).unwrap_or(i64::MAX);
     let mut verification = Verification {
         topology: tool.topology.clone(),
@@ -56,6 +53,7 @@ pub(super) fn run<A: Aggregate>(tool: &mut Tool<'_>) -> Result<Finding, AppError
         memory,
         reader,
         counts: Counts::default(),
+        not_compared: stored.absent.clone(),
         out: tool.out,
         json: tool.json,
     };
@@ -76,6 +74,8 @@ struct Verification<'a> {
     memory: Millis,
     reader: Reader,
     counts: Counts,
+    /// Why the store is not compared, where that is so.
+    not_compared: Option<String>,
     out: &'a mut dyn Write,
     json: bool,
 }
@@ -155,7 +155,7 @@ impl Verification<'_> {
                 None => drop(logged.remove(id)),
                 Some(Ok(entry)) => drop(logged.insert(id.to_owned(), Logged { entry, reached: false })),
                 Some(Err(why)) => {
-                    wrong = Some(AppError::Log(format!("changelog[{partition}] offset {}: `{id}` cannot be read: {why}", record.offset)));
+                    wrong = Some(AppError::Log(format!("changelog[{partition}] offset {}: {}", record.offset, unreadable(id, &why))));
                     return ControlFlow::Break(());
                 }
             }
@@ -273,7 +273,14 @@ impl Verification<'_> {
             return Ok(());
         }
         if self.json {
-            writeln!(self.out, "{}", serde_json::json!({ "partition": partition, "id": id, "difference": why, "details": what }))?;
+            let line = serde_json::json!({
+                "component": self.topology.component,
+                "partition": partition,
+                "id": id,
+                "difference": why,
+                "details": what,
+            });
+            writeln!(self.out, "{line}")?;
         } else {
             writeln!(self.out, "partition {partition}, `{id}`: {why}{}", what.map(|w| format!(": {w}")).unwrap_or_default())?;
         }
@@ -283,15 +290,25 @@ impl Verification<'_> {
     fn conclude(self) -> Result<Finding, AppError> {
         let counts = self.counts;
         if self.json {
-            writeln!(self.out, "{}", serde_json::to_value(counts).map_err(std::io::Error::from)?)?;
+            let mut line = serde_json::to_value(counts).map_err(std::io::Error::from)?;
+            line["component"] = self.topology.component.into();
+            line["store_not_compared"] = self.not_compared.into();
+            writeln!(self.out, "{line}")?;
         } else {
             let Counts { partitions, events, aggregates, store_entries, store_partitions, changelog_entries, differences } = counts;
+            writeln!(self.out, "component: {}", self.topology.component)?;
             writeln!(self.out, "log: {events} events of {aggregates} aggregates in {partitions} partitions")?;
-            writeln!(self.out, "store: {store_entries} entries in {store_partitions} partitions")?;
+            match &self.not_compared {
+                Some(why) => writeln!(self.out, "store: not compared ({why})")?,
+                None => writeln!(self.out, "store: {store_entries} entries in {store_partitions} partitions")?,
+            }
             writeln!(self.out, "changelog: {changelog_entries} entries")?;
-            match differences {
-                0 => writeln!(self.out, "no difference")?,
-                n => writeln!(self.out, "{n} differences, of which the first {} are above", n.min(SHOWN as u64))?,
+            match (differences, &self.not_compared) {
+                (0, None) => writeln!(self.out, "no difference")?,
+                (0, Some(_)) => writeln!(self.out, "no difference between log and changelog")?,
+                (1, _) => writeln!(self.out, "1 difference")?,
+                (n, _) if n <= SHOWN as u64 => writeln!(self.out, "{n} differences")?,
+                (n, _) => writeln!(self.out, "{n} differences, of which the first {SHOWN} are above")?,
             }
         }
         Ok(if counts.differences == 0 { Finding::Found } else { Finding::Difference })
