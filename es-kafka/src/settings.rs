@@ -205,7 +205,7 @@ impl Settings {
         } else if key.contains(".topics.") {
             topic_name(value).map(|()| drop(self.topics.insert(key.to_owned(), value.to_owned())))
         } else {
-            Err(format!("there is no such setting{}", did_you_mean(key, KEYS.iter().map(|k| k.name))))
+            Err(no_such_setting(key, KEYS.iter().map(|k| k.name)))
         };
         match result {
             Ok(()) => {
@@ -266,6 +266,10 @@ fn topic_name(name: &str) -> Result<(), String> {
         return Err(format!("`{name}` is not a name for a topic: at most 249 of a–z, A–Z, 0–9, `.`, `_` and `-`"));
     }
     Ok(())
+}
+
+fn no_such_setting<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    format!("there is no such setting{}", did_you_mean(key, known))
 }
 
 /// A hint for what was probably meant, or nothing.

@@ -1,6 +1,6 @@
 //! Where settings come from: a file, the environment, flags.
 
-use super::{KEYS, Settings, did_you_mean};
+use super::{KEYS, Settings, did_you_mean, no_such_setting};
 use crate::topics::topic_key;
 use es_core::topology::Topology;
 use std::fmt;
@@ -116,7 +116,14 @@ impl Sources {
             value: value.clone(),
             origin: Origin::Flag(flag_of(key)),
         }));
+        let known = known_keys(components);
         for Assignment { key, value, origin } in assignments {
+            // Here the components' keys are known too, so a slip of the pen in one of them gets its hint.
+            if !known.contains(&key) && !key.starts_with("kafka.") && !key.contains(".topics.") {
+                let message = no_such_setting(&key, known.iter().map(String::as_str));
+                wrong.push(SettingError { key, origin, message });
+                continue;
+            }
             if let Err(error) = settings.assign(&key, &value, origin) {
                 wrong.push(error);
             }
@@ -294,13 +301,14 @@ mod tests {
 
     #[test]
     fn everything_wrong_is_refused_at_once_with_key_origin_and_hint() {
-        let file = "commit.intervall = 5\npartitions = 0\naccount.topics.event = \"x\"\n[kafka]\nsasl.passwort = \"hunter2\"\n";
+        let file = "commit.intervall = 5\npartitions = 0\naccount.topics.event = \"x\"\naccount.topic.events = \"x\"\n[kafka]\nsasl.passwort = \"hunter2\"\n";
         let error = resolve(file, &[("ES_BOOTSTRAP_SERVER", "x:1"), ("ES_GUARANTEE", "exactly")], &[]).unwrap_err();
         for expected in [
             "`commit.intervall` (bank.toml:1): there is no such setting: did you mean `commit.interval`?",
             "`partitions` (bank.toml:2): `0` is not a whole number of at least 1",
             "`account.topics.event` (bank.toml:3): there is no such topic: did you mean `account.topics.events`?",
-            "`kafka.sasl.passwort` (bank.toml:5): librdkafka has no such setting: did you mean `sasl.password`?",
+            "`account.topic.events` (bank.toml:4): there is no such setting: did you mean `account.topics.events`?",
+            "`kafka.sasl.passwort` (bank.toml:6): librdkafka has no such setting: did you mean `sasl.password`?",
             "`ES_BOOTSTRAP_SERVER` (environment variable ES_BOOTSTRAP_SERVER): there is no such setting: did you mean `ES_BOOTSTRAP_SERVERS`?",
             "`guarantee` (environment variable ES_GUARANTEE): `exactly` is none of exactly-once | at-least-once",
         ] {
