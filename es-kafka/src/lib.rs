@@ -31,6 +31,9 @@ mod tools;
 pub mod topics;
 
 pub use app::{App, AppError, TableOptions};
+/// The command line's library, in the version that [`App::command`] takes.
+#[cfg(feature = "cli")]
+pub use clap;
 pub use es_core::__private::{AggregateEsKafka as Aggregate, CommandEsKafka as Command, event_es_kafka as event};
 pub use es_core::*;
 pub use exit::Exit;

@@ -1,7 +1,7 @@
 //! `bank demo`: a generator of commands, the bank on a broker in memory, and a table that shows that nothing was lost or counted twice.
 
 use bank::{Account, AccountEvent};
-use clap::{Arg, ArgMatches, Command, value_parser};
+use es_kafka::clap::{Arg, ArgMatches, Command, value_parser};
 use es_kafka::embedded::Embedded;
 use es_kafka::partition::partition_of;
 use es_kafka::record::{Place, RecordBatch, Role};

@@ -4,7 +4,7 @@
 //! again what was on its way: a command's id is made of its application and its place there, so a repeated one is known by its id; and should
 //! that be forgotten, the aggregate knows the entry by its place.
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use es_kafka::clap::{Arg, ArgMatches, Command, value_parser};
 use es_kafka::embedded::Embedded;
 use es_kafka::settings::Origin;
 use es_kafka::{App, Exit, Running, Settings};
