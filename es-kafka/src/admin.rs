@@ -81,8 +81,9 @@ impl Admin {
     /// [`ErrorKind::Retriable`] when no broker answered in time, [`ErrorKind::Fatal`] when the answer is a refusal.
     pub fn describe(&self, names: &[&str]) -> Result<ClusterState, BrokerError> {
         let unreachable = || {
-            let text =
-                format!("no broker at {} answered within {:?}; check the address and that Kafka runs", self.bootstrap_servers, self.wait);
+            let last = native::last_failure(self.client.inner()).map(|last| format!(" (last error: {last})")).unwrap_or_default();
+            let (servers, wait) = (&self.bootstrap_servers, self.wait);
+            let text = format!("no broker at {servers} answered within {wait:?}{last}; check the address and that Kafka runs");
             BrokerError::new(ErrorKind::Retriable, text)
         };
         let cluster = native::cluster_id(self.client.inner(), self.wait).ok_or_else(unreachable)?;
@@ -224,5 +225,22 @@ fn block_on<F: Future>(future: F) -> F::Output {
             Poll::Ready(output) => return output,
             Poll::Pending => thread::park(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_out_of_reach_is_told_with_what_the_connection_failed_of() {
+        let ask = |servers: &str| {
+            let admin = Admin::new(servers, &BTreeMap::new(), Duration::from_secs(2)).unwrap();
+            admin.describe(&["x"]).unwrap_err().message
+        };
+        let refused = ask("127.0.0.1:1");
+        assert!(refused.contains("no broker at 127.0.0.1:1 answered within 2s (last error: ") && refused.contains("refused"), "{refused}");
+        let unknown = ask("no-such-host.invalid:9092");
+        assert!(unknown.contains("Failed to resolve"), "{unknown}");
     }
 }

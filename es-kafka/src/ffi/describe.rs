@@ -15,8 +15,8 @@ use rdkafka::bindings::{
     rd_kafka_TopicPartitionInfo_replicas, rd_kafka_Uuid_least_significant_bits, rd_kafka_Uuid_most_significant_bits, rd_kafka_admin_op_t,
     rd_kafka_clusterid, rd_kafka_error_code, rd_kafka_error_string, rd_kafka_event_DescribeTopics_result,
     rd_kafka_event_IncrementalAlterConfigs_result, rd_kafka_event_ListOffsets_result, rd_kafka_event_destroy, rd_kafka_event_error,
-    rd_kafka_event_error_string, rd_kafka_event_t, rd_kafka_mem_free, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll,
-    rd_kafka_queue_t, rd_kafka_resp_err_t, rd_kafka_t,
+    rd_kafka_event_error_string, rd_kafka_event_log, rd_kafka_event_t, rd_kafka_mem_free, rd_kafka_queue_destroy, rd_kafka_queue_get_main,
+    rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_resp_err_t, rd_kafka_t,
 };
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::types::RDKafkaErrorCode;
@@ -139,6 +139,26 @@ pub(crate) fn cluster_id<C: ClientContext>(client: &Client<C>, wait: Duration) -
         rd_kafka_mem_free(rk, id.cast());
         Some(copy)
     }
+}
+
+/// What librdkafka says of the last connection that failed, where one has since this was last asked: "Connection refused", "Failed to
+/// resolve". For clients whose main queue, which its log lines go to, nobody else reads.
+pub(crate) fn last_failure<C: ClientContext>(client: &Client<C>) -> Option<String> {
+    let mut last = None;
+    // SAFETY: the queue is given back; an event and its strings, which are copied, live until it is dropped.
+    unsafe {
+        let queue = rd_kafka_queue_get_main(client.native_ptr());
+        while let Some(event) = NonNull::new(rd_kafka_queue_poll(queue, 0)).map(Event) {
+            let (mut facility, mut line, mut level) = (ptr::null(), ptr::null(), 0);
+            let told = rd_kafka_event_log(event.0.as_ptr(), &mut facility, &mut line, &mut level) == 0;
+            if told && text(facility) == "FAIL" {
+                last = Some(text(line));
+            }
+        }
+        rd_kafka_queue_destroy(queue);
+    }
+    // librdkafka begins with the name of its thread: `[thrd:host:9092/bootstrap]: `.
+    last.map(|line| line.split_once("]: ").map(|(_, rest)| rest.to_owned()).unwrap_or(line))
 }
 
 /// Makes one admin call and waits for its answer.
