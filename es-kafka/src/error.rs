@@ -143,6 +143,12 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_timeout_that_is_too_large_names_the_setting_and_the_brokers_limit() {
+        let error = request_error("initialising the transactional id x", Code::InvalidTransactionTimeout, "refused");
+        assert!(error.message.contains("`transaction.timeout`") && error.message.contains("`transaction.max.timeout.ms`"), "{error}");
+    }
+
+    #[test]
     fn a_message_says_what_was_done_what_happened_and_what_to_do() {
         let error = request_error("joining group bank", Code::GroupAuthorizationFailed, "Group authorization failed");
         assert_eq!(error.kind, ErrorKind::Fatal);
