@@ -39,6 +39,9 @@ pub struct App {
     /// What is done where no subcommand is named.
     #[cfg(feature = "cli")]
     pub(crate) default_command: Option<(clap::Command, OwnCommand)>,
+    /// The program's own version.
+    #[cfg(feature = "cli")]
+    pub(crate) version: Option<String>,
 }
 
 /// What a subcommand of the program's own does.
@@ -136,6 +139,8 @@ impl App {
             commands: Vec::new(),
             #[cfg(feature = "cli")]
             default_command: None,
+            #[cfg(feature = "cli")]
+            version: None,
         }
     }
 
@@ -146,6 +151,12 @@ impl App {
             settings.app.clone_from(&self.name);
         }
         self
+    }
+
+    /// The program's version, which `--version` shows beside that of this crate: `env!("CARGO_PKG_VERSION")`, say.
+    #[cfg(feature = "cli")]
+    pub fn version(self, version: impl Into<String>) -> Self {
+        App { version: Some(version.into()), ..self }
     }
 
     /// Adds an aggregate.

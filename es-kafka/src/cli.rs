@@ -5,8 +5,10 @@ mod output;
 pub(crate) use output::Output;
 
 use crate::settings::{self, KEYS, Settings, SettingsError, Sources};
+use crate::topics::topic_key;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use es_core::topology::Topology;
+use es_core::record::Role;
+use es_core::topology::{Kind, Topology};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -76,6 +78,8 @@ pub(crate) struct Own {
     pub(crate) commands: Vec<Command>,
     /// What it does without a subcommand.
     pub(crate) default: Option<Command>,
+    /// Its version.
+    pub(crate) version: Option<String>,
 }
 
 /// Reads arguments (the program's name first) and environment.
@@ -181,7 +185,7 @@ pub(crate) fn command(app: &str, components: &[Topology], own: &Own) -> Command 
     let grammar = Command::new(app.to_owned())
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .disable_version_flag(true)
+        .version(version(own.version.as_deref()))
         .after_help(
             "Each setting can be given by flag, by environment variable (ES_ and the key in upper case, such as ES_COMMIT_INTERVAL) or by file \
              (TOML: commit.interval = \"50ms\"), in this order of precedence.\n\
@@ -199,6 +203,12 @@ pub(crate) fn command(app: &str, components: &[Topology], own: &Own) -> Command 
     setting_flags(components).fold(grammar, Command::arg)
 }
 
+/// What `--version` shows behind the name: the program's version, and this crate's.
+fn version(own: Option<&str>) -> String {
+    let crates = concat!("(es-kafka ", env!("CARGO_PKG_VERSION"), ")");
+    own.map_or(crates.to_owned(), |own| format!("{own} {crates}"))
+}
+
 /// A flag per setting, understood before and behind a subcommand.
 fn setting_flags(components: &[Topology]) -> impl Iterator<Item = Arg> {
     let flag = |key: &str| Arg::new(key.to_owned()).long(key.replace('.', "-")).value_name("VALUE").global(true).help_heading("Settings");
@@ -211,9 +221,11 @@ fn setting_flags(components: &[Topology]) -> impl Iterator<Item = Arg> {
         let doc = key.doc.trim().trim_end_matches('.');
         flag(key.name).help(format!("{doc} [{}] [default: {}]", (key.kind)(), key.default))
     });
-    let topics: Vec<_> = settings::topic_keys(components).collect();
-    let topics = topics.into_iter().map(|key| {
+    let named = |c: &Topology| c.topics().map(|(role, name)| (topic_key(c, role), topic_help(c, role, name))).collect::<Vec<_>>();
+    let topics: Vec<_> = components.iter().flat_map(named).collect();
+    let topics = topics.into_iter().map(|(key, help)| {
         Arg::new(key.clone())
+            .help(help)
             .long(key.replace('.', "-"))
             .value_name("TOPIC")
             .global(true)
@@ -221,6 +233,20 @@ fn setting_flags(components: &[Topology]) -> impl Iterator<Item = Arg> {
             .help_heading("Names of topics")
     });
     [config, kafka].into_iter().chain(known).chain(topics)
+}
+
+/// What the flag that names a topic is for.
+fn topic_help(component: &Topology, role: Role, default: &str) -> String {
+    let (name, kind) = (&component.component, component.kind);
+    let topic = match role {
+        Role::Events if kind == Kind::Table => format!("The events that the table `{name}` reads"),
+        Role::Commands => format!("The commands that `{name}` takes"),
+        Role::Events => format!("The events that `{name}` writes"),
+        Role::Outcomes => format!("What came of commands to `{name}` that left no event"),
+        Role::Changelog => format!("The newest states of `{name}`, from which its store is restored"),
+        Role::DeadLetters => format!("What `{name}` could not read or process"),
+    };
+    format!("{topic} [default: {default}]")
 }
 
 /// The flags that were given, beside the environment.
@@ -248,7 +274,7 @@ mod tests {
     use crate::testing::account;
 
     fn demo() -> Own {
-        Own { commands: vec![Command::new("demo")], default: None }
+        Own { commands: vec![Command::new("demo")], ..Own::default() }
     }
 
     fn read(line: &str) -> Result<Invocation, Refusal> {
@@ -303,6 +329,13 @@ mod tests {
     fn topics_have_flags_of_their_own() {
         let settings = read("bank run --account-topics-events ledger").unwrap().settings;
         assert_eq!(settings.topology(account("bank")).topic(es_core::record::Role::Events), Some("ledger"));
+    }
+
+    #[test]
+    fn the_version_is_the_programs_own_and_this_crates() {
+        let own = Own { version: Some("1.2".into()), ..demo() };
+        let Err(Refusal::Usage(shown)) = read_with(&own, "bank --version") else { panic!("it is no action") };
+        assert_eq!(shown.to_string(), concat!("bank 1.2 (es-kafka ", env!("CARGO_PKG_VERSION"), ")\n"));
     }
 
     #[test]

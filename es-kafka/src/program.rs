@@ -30,6 +30,7 @@ pub(crate) fn run(mut app: App) -> Exit {
     let added = cli::Own {
         commands: own.iter().map(|(command, _)| command.clone()).collect(),
         default: default.as_ref().map(|(command, _)| command.clone()),
+        version: app.version.clone(),
     };
     let invocation = match read(&app, &added) {
         Ok(invocation) => invocation,
@@ -157,7 +158,8 @@ fn abandon(why: &str) -> ! {
 }
 
 fn show_config(app: &App, json: bool) -> Result<Exit, AppError> {
-    Output { to: io::stdout().lock(), json }.settings(app.settings()?)?;
+    let topologies: Vec<Topology> = app.parts()?.into_iter().map(|part| part.topology).collect();
+    Output { to: io::stdout().lock(), json }.settings(app.settings()?, &topologies)?;
     Ok(Exit::OK)
 }
 

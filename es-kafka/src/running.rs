@@ -51,6 +51,7 @@ impl Running {
         let admin = connection.admin(settings)?;
         let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
         Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?;
+        tracing::info!(app = settings.app, instance, "the application starts");
         let stop = Arc::new(AtomicBool::new(false));
         let mut running = Running {
             lanes: Vec::new(),

@@ -1,7 +1,10 @@
 //! What a tool prints: tables for people, JSON for programs.
 
 use crate::settings::Settings;
-use crate::topics::Plan;
+use crate::topics::{Plan, role_name, topic_key};
+use es_core::record::Role;
+use es_core::topology::{Kind, Topology};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 /// Where a tool's results go, and how.
@@ -11,19 +14,37 @@ pub(crate) struct Output<W> {
 }
 
 impl<W: Write> Output<W> {
-    /// The settings, as a file would hold them, with their origins.
-    pub(crate) fn settings(&mut self, settings: &Settings) -> io::Result<()> {
+    /// The settings, as a file would hold them, with their origins; and the names that come of them, component by component.
+    pub(crate) fn settings(&mut self, settings: &Settings, components: &[Topology]) -> io::Result<()> {
         let entries = settings.entries();
         if self.json {
             for entry in entries {
                 let line = serde_json::json!({ "key": entry.key, "value": entry.value, "origin": entry.origin.to_string() });
                 writeln!(self.to, "{line}")?;
             }
-            return Ok(());
+            return components.iter().try_for_each(|component| {
+                let topics: BTreeMap<_, _> = component.topics().map(|(role, name)| (role_name(role), name)).collect();
+                let line = serde_json::json!({
+                    "app": component.app,
+                    "component": component.component,
+                    "kind": kind_name(component.kind),
+                    "group": component.group(),
+                    "store": component.store(),
+                    "topics": topics,
+                });
+                writeln!(self.to, "{line}")
+            });
         }
         writeln!(self.to, "# The settings of `{}`, and where each comes from.", settings.app)?;
         let rows = entries.iter().map(|e| [e.key.clone(), format!("= {:?}", e.value), format!("# {}", e.origin)]);
-        self.table(&rows.collect::<Vec<_>>())
+        self.table(&rows.collect::<Vec<_>>())?;
+        for component in components {
+            let (kind, name) = (kind_name(component.kind), &component.component);
+            writeln!(self.to, "\n# The {kind} `{name}`: group `{}`, store `{}`, and its topics:", component.group(), component.store())?;
+            let row = |(role, topic): (Role, &str)| [format!("# {}", topic_key(component, role)), format!("= {topic:?}")];
+            self.table(&component.topics().map(row).collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 
     /// The topics, and what is wrong with each.
@@ -35,7 +56,7 @@ impl<W: Write> Output<W> {
                     "topic": topic.wanted.name,
                     "key": topic.wanted.key,
                     "partitions": topic.partitions,
-                    "create": topic.wanted.create.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<std::collections::BTreeMap<_, _>>(),
+                    "create": topic.wanted.create.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<BTreeMap<_, _>>(),
                     "differences": described(topic),
                 });
                 writeln!(self.to, "{line}")?;
@@ -61,9 +82,17 @@ impl<W: Write> Output<W> {
     }
 }
 
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Aggregate => "aggregate",
+        Kind::Table => "table",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::account;
 
     #[test]
     fn the_settings_are_shown_with_their_origins_and_without_secrets() {
@@ -71,17 +100,20 @@ mod tests {
         settings.set("kafka.sasl.password", "hunter2").unwrap();
         for json in [false, true] {
             let mut output = Output { to: Vec::new(), json };
-            output.settings(&settings).unwrap();
+            output.settings(&settings, &[account("bank")]).unwrap();
             let text = String::from_utf8(output.to).unwrap();
             assert!(text.contains("commit.interval") && text.contains("(secret)") && text.contains("set by the program"), "{text}");
             assert!(!text.contains("hunter2"));
+            for name in ["bank-account", "account-v1", "account-commands", "bank-account-v1-changelog"] {
+                assert!(text.contains(name), "{name} is missing from {text}");
+            }
         }
     }
 
     #[test]
     fn what_is_shown_for_people_is_a_file_of_settings() {
         let mut output = Output { to: Vec::new(), json: false };
-        output.settings(&Settings::new("bank")).unwrap();
+        output.settings(&Settings::new("bank"), &[account("bank")]).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shown.toml");
         std::fs::write(&path, output.to).unwrap();
