@@ -119,6 +119,43 @@ fn verify_finds_a_store_that_differs_from_its_log() {
     let (finding, report) = ask(&app, "account", Question::Verify, false);
     assert_eq!(finding, Finding::Difference);
     assert!(report.contains("`a`: store and fold of the log differ: {\"balance\":1000000} and {\"balance\":3}"), "{report}");
+    assert!(report.ends_with("\n1 difference\n"), "{report}");
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_says_what_to_do() {
+    let embedded = Embedded::new();
+    let app = app(&embedded, |_| {});
+    serve(&app, &COMMANDS);
+    let mut store = embedded.store("account-v1");
+    let partition = es_core::partition::partition_of(b"a", 4);
+    store.open(partition).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.put(&layout::entry_key("a"), &[1, 255]);
+    store.write(partition, batch);
+    while store.poll().is_none() {}
+    store.close(partition);
+    for question in [Question::State { id: "a".into() }, Question::Verify] {
+        let Part { topology, component } = app.part(Some("account")).unwrap();
+        let (settings, connection) = (app.settings().unwrap(), app.connection().unwrap());
+        let mut tool = Tool { topology, settings, connection, question, json: false, out: &mut Vec::new() };
+        let error = component.inspect(&mut tool).unwrap_err().to_string();
+        assert!(error.contains("the entry of `a` cannot be read: "), "{error}");
+        assert!(error.ends_with("if the state's type was changed, raise its `version`"), "{error}");
+    }
+}
+
+#[test]
+fn a_store_that_is_not_compared_is_not_said_to_be_equal() {
+    let embedded = Embedded::new();
+    let app = app(&embedded, |_| {});
+    let admin = app.connection().unwrap().admin(app.settings().unwrap()).unwrap();
+    let topologies: Vec<_> = app.parts().unwrap().into_iter().map(|part| part.topology).collect();
+    crate::topics::Plan::make(&topologies, app.settings().unwrap(), &*admin).unwrap().apply(&*admin).unwrap();
+    let (finding, report) = ask(&app, "account", Question::Verify, false);
+    assert_eq!(finding, Finding::Found);
+    assert!(report.contains("store: not compared (the store holds nothing of this log)"), "{report}");
+    assert!(report.ends_with("no difference between log and changelog\n"), "{report}");
 }
 
 #[test]
