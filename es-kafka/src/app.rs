@@ -350,7 +350,9 @@ mod tests {
         let input = |options: TableOptions, own: Option<&str>| {
             let mut settings = Settings::new("bank");
             settings.set("account.topics.events", "ledger").unwrap();
-            own.map(|name| settings.set("balances.topics.events", name).unwrap());
+            if let Some(name) = own {
+                settings.set("balances.topics.events", name).unwrap();
+            }
             let app = App::with_settings(settings).table_with::<Balances>(options).aggregate::<Account>();
             app.parts().unwrap()[0].topology.topic(Role::Events).unwrap().to_owned()
         };
