@@ -56,7 +56,7 @@ pub struct TableOptions {
 }
 
 impl TableOptions {
-    /// The default topic, `<aggregate>-events`, and to stop at a record that cannot be folded.
+    /// The default topic, that of the application's aggregate with these events, else `<aggregate>-events`; and to stop at a record that cannot be folded.
     pub fn new() -> Self {
         Self::default()
     }

@@ -31,11 +31,13 @@ pub(crate) fn log(level: i32, facility: &str, line: &str) {
     match level {
         // CONFWARN: one set of settings is passed to consumers and producers; that some don't concern one of them is no news.
         // ERROR: repeats, up to hundreds of times a second, what was logged as FAIL and the like.
-        // TXNERR, FATAL: the call that fails of it returns it as its error, which is told. GETPID: an initialisation that waits for the end of a
-        // former transaction, as after each crash.
-        _ if matches!(facility, "CONFWARN" | "ERROR" | "TXNERR" | "FATAL" | "GETPID") => {
+        // FATAL, and TXNERR of the same: the call that fails of it returns it as its error, which is told.
+        _ if matches!(facility, "CONFWARN" | "ERROR" | "FATAL") || (facility == "TXNERR" && line.contains("Fatal transaction error")) => {
             tracing::debug!(target: "librdkafka", facility, "{line}")
         }
+        // A transaction that fails is an error to librdkafka, also where a rebalance is why; the call that fails with it tells what follows.
+        // GETPID: an initialisation that waits for the end of a former transaction, as after each crash.
+        _ if matches!(facility, "TXNERR" | "GETPID") => tracing::info!(target: "librdkafka", facility, "{line}"),
         ..=3 => tracing::error!(target: "librdkafka", facility, "{line}"),
         4 => tracing::warn!(target: "librdkafka", facility, "{line}"),
         5 | 6 => tracing::info!(target: "librdkafka", facility, "{line}"),

@@ -10,7 +10,7 @@
 //!
 //! Commands, events, outcomes and changelog have the same number of partitions, since a task is one partition of each. The topics that exist decide the number, in this order; where none does, the setting `partitions`.
 //!
-//! The events topic of a table belongs to others: it must keep everything only where the table could not be rebuilt otherwise.
+//! The events topic of a table belongs to others: it is created only for an aggregate of the application that writes it, and must keep everything only where the table could not be rebuilt otherwise.
 
 mod plan;
 mod wanted;
