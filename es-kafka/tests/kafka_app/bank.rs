@@ -31,6 +31,14 @@ impl Decide for Account {
     }
 }
 
+/// How often each account was moved: a table over the same events.
+#[derive(Aggregate, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[aggregate(id = String, event = AccountEvent, version = 1, name = "movements")]
+pub(crate) struct Movements {
+    #[fold(Moved => count)]
+    times: u64,
+}
+
 /// A plain command, with a field that nobody reads.
 pub(crate) fn move_by(by: i64, number: usize) -> String {
     format!(r#"{{"type":"Move","by":{by},"memo":"{number}"}}"#)

@@ -1,6 +1,6 @@
 //! An application in processes of its own against a real Kafka: killed, restarted, stopped, and looked into with its own tools.
 //!
-//! This program is both: the tests, and, with `ES_TEST_APP` in its environment, the application.
+//! This program is both: the tests, and, with `ES_TEST_APP` in its environment, the application; with `ES_TEST_TABLE` a table runs beside the aggregate.
 
 mod bank;
 mod process;
@@ -15,10 +15,14 @@ const LONG: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var("ES_TEST_APP") {
-        return es_kafka::App::from_args().name(name).aggregate::<bank::Account>().run().report();
+        let app = es_kafka::App::from_args().name(name).aggregate::<bank::Account>();
+        let app = if std::env::var_os("ES_TEST_TABLE").is_some() { app.table::<bank::Movements>() } else { app };
+        return app.run().report();
     }
     run_broker_tests(vec![
         ("every_command_counts_once_over_kill_9_and_the_tools_agree", every_command_counts_once_over_kill_9_and_the_tools_agree),
+        ("a_table_beside_its_aggregate_in_a_kip_848_group", a_table_beside_its_aggregate_in_a_kip_848_group),
+        ("at_least_once_loses_nothing_over_kill_9", at_least_once_loses_nothing_over_kill_9),
         ("wrong_topics_stop_the_start_and_apply_mends_them", wrong_topics_stop_the_start_and_apply_mends_them),
         ("bad_settings_end_with_code_2", bad_settings_end_with_code_2),
         ("one_process_at_a_time_has_a_state_folder", one_process_at_a_time_has_a_state_folder),
@@ -88,6 +92,47 @@ fn every_command_counts_once_over_kill_9_and_the_tools_agree(kafka: &Server) {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let verified = app.tool(&["verify"]);
     assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
+}
+
+fn a_table_beside_its_aggregate_in_a_kip_848_group(kafka: &Server) {
+    let app = Process::with(kafka, &[("ES_TEST_TABLE", "1"), ("ES_GROUP_PROTOCOL", "consumer")]);
+    killed_once(kafka, &app, 4000);
+    let verified = app.tool(&["verify"]);
+    assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
+    for (component, state) in [("account", "{\"balance\":40}"), ("movements", "{\"times\":40}")] {
+        let found = app.tool(&["state", "get", "acct-7", "--json", "--component", component]);
+        assert_eq!(found.stdout, format!("{{\"id\":\"acct-7\",\"sequence\":40,\"state\":{state}}}\n"), "{}", found.stderr);
+    }
+}
+
+fn at_least_once_loses_nothing_over_kill_9(kafka: &Server) {
+    let app = Process::with(kafka, &[("ES_GUARANTEE", "at-least-once")]);
+    killed_once(kafka, &app, 4000);
+}
+
+/// Moves 100 accounts by one, in turn, through an application that is killed on the way: each command must have an event.
+fn killed_once(kafka: &Server, app: &Process<'_>, commands: usize) {
+    let mut running = app.start();
+    app.wait_for_topics();
+    for round in 0..2 {
+        let range = round * commands / 2..(round + 1) * commands / 2;
+        kafka.produce(&app.topic("commands"), range.map(|i| NewRecord::new(format!("acct-{}", i % 100), bank::move_by(1, i))));
+        if round == 0 {
+            running.kill();
+            running = app.start();
+        }
+    }
+    let begun = Instant::now();
+    let done = || -> BTreeSet<String> {
+        let events = kafka.read_committed(&app.topic("events"));
+        events.iter().filter_map(|e| e.header("ce_causationid")).collect()
+    };
+    while done().len() < commands {
+        assert!(begun.elapsed() < LONG, "{} of {commands} commands have an event", done().len());
+    }
+    let ended = running.terminate();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("`account` committed"), "{}", ended.stderr);
 }
 
 fn wrong_topics_stop_the_start_and_apply_mends_them(kafka: &Server) {

@@ -14,6 +14,7 @@ pub(crate) struct Process<'a> {
     kafka: &'a Server,
     name: String,
     folder: tempfile::TempDir,
+    settings: Vec<(&'static str, &'static str)>,
 }
 
 /// An application that runs.
@@ -28,7 +29,12 @@ pub(crate) struct Ended {
 
 impl<'a> Process<'a> {
     pub(crate) fn new(kafka: &'a Server) -> Self {
-        Process { kafka, name: kafka.unique("bank"), folder: tempfile::tempdir().unwrap() }
+        Process { kafka, name: kafka.unique("bank"), folder: tempfile::tempdir().unwrap(), settings: Vec::new() }
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn with(kafka: &'a Server, settings: &[(&'static str, &'static str)]) -> Self {
+        Process { settings: settings.to_vec(), ..Process::new(kafka) }
     }
 
     /// The name of one of its topics.
@@ -70,6 +76,7 @@ impl<'a> Process<'a> {
         for role in ["commands", "events", "outcomes"] {
             command.env(format!("ES_ACCOUNT_TOPICS_{}", role.to_uppercase()), self.topic(role));
         }
+        command.envs(self.settings.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
