@@ -107,8 +107,8 @@ pub trait StoreSnapshot: Send {
     fn prefix(&self, prefix: &[u8]) -> Box<dyn Iterator<Item = Result<KeyValue, StoreError>> + '_>;
 }
 
-/// The spaces of one component's tasks. Writes are split-phase: [`write`](StateStore::write) returns at once, the outcome arrives through
-/// [`poll`](StateStore::poll); writes of one task take effect in the order of the calls. No write need survive a power loss by itself, but what
+/// The spaces of one component's tasks. Writes are split-phase: [`write`](StateStore::write) and [`load`](StateStore::load) return at once, the
+/// outcome arrives through [`poll`](StateStore::poll); writes of one task take effect in the order of the calls. No write need survive a power loss by itself, but what
 /// survives of one task's writes is a *prefix* of them.
 pub trait StateStore {
     /// What a read returns.
@@ -132,7 +132,11 @@ pub trait StateStore {
     /// without poisoning when the task is not open.
     fn write(&mut self, task: i32, batch: WriteBatch) -> Token;
 
-    /// The next outcome of a write, if there is one. Does not wait.
+    /// Writes a batch that may be large, as a restore does. As [`write`](Self::write), but not atomic: when the process or the machine ends before the outcome has
+    /// arrived, any part of the batch may be there. The last operation on a key wins.
+    fn load(&mut self, task: i32, batch: WriteBatch) -> Token;
+
+    /// The next outcome of a write or load, if there is one. Does not wait.
     fn poll(&mut self) -> Option<(Token, Result<(), StoreError>)>;
 
     /// A consistent view of what has been written.

@@ -3,7 +3,7 @@
 use crate::error;
 use crate::folder::StoreFolder;
 use crate::spaces::{delete_keyspace, keyspace_name};
-use crate::writer::{Apply, Disk, Done, Writer};
+use crate::writer::{Apply, Disk, Done, Mode, Writer};
 use es_core::broker::Token;
 use es_core::state_store::{KeyValue, StateStore, StoreError, StoreSnapshot, WriteBatch};
 use fjall::{Keyspace, KeyspaceCreateOptions, Readable};
@@ -59,6 +59,16 @@ impl FjallStore {
 
     fn space(&self, task: i32) -> Result<&Keyspace, StoreError> {
         self.spaces.get(&task).ok_or_else(|| StoreError::Failed(format!("{} is not open", self.space_name(task))))
+    }
+
+    fn submit(&mut self, task: i32, mode: Mode, batch: WriteBatch) -> Token {
+        self.last_token += 1;
+        let token = Token(self.last_token);
+        match self.space(task).cloned() {
+            Ok(space) => self.writer.submit(token, space, mode, batch),
+            Err(error) => self.refused.push_back((token, Err(error))),
+        }
+        token
     }
 
     fn release(&self, task: i32) {
@@ -121,13 +131,11 @@ impl StateStore for FjallStore {
     }
 
     fn write(&mut self, task: i32, batch: WriteBatch) -> Token {
-        self.last_token += 1;
-        let token = Token(self.last_token);
-        match self.space(task).cloned() {
-            Ok(space) => self.writer.submit(token, space, batch),
-            Err(error) => self.refused.push_back((token, Err(error))),
-        }
-        token
+        self.submit(task, Mode::Whole, batch)
+    }
+
+    fn load(&mut self, task: i32, batch: WriteBatch) -> Token {
+        self.submit(task, Mode::Sorted, batch)
     }
 
     fn poll(&mut self) -> Option<Done> {
@@ -226,19 +234,19 @@ mod tests {
     }
 
     impl Apply for FailsAt {
-        fn apply(&mut self, keyspace: &Keyspace, batch: &WriteBatch) -> Result<(), String> {
+        fn apply(&mut self, keyspace: &Keyspace, mode: Mode, batch: &WriteBatch) -> Result<(), String> {
             if self.left == 0 {
                 return Err("no space left on device".to_owned());
             }
             self.left -= 1;
-            self.disk.apply(keyspace, batch)
+            self.disk.apply(keyspace, mode, batch)
         }
     }
 
     struct Panics;
 
     impl Apply for Panics {
-        fn apply(&mut self, _: &Keyspace, _: &WriteBatch) -> Result<(), String> {
+        fn apply(&mut self, _: &Keyspace, _: Mode, _: &WriteBatch) -> Result<(), String> {
             panic!("out of luck")
         }
     }

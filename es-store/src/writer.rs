@@ -17,8 +17,17 @@ pub(crate) type Done = (Token, Result<(), StoreError>);
 
 /// Makes one batch take effect: on disk, or in tests not.
 pub(crate) trait Apply: Send + 'static {
-    /// Writes the batch as a whole.
-    fn apply(&mut self, keyspace: &Keyspace, batch: &WriteBatch) -> Result<(), String>;
+    /// Writes the batch.
+    fn apply(&mut self, keyspace: &Keyspace, mode: Mode, batch: &WriteBatch) -> Result<(), String>;
+}
+
+/// How a batch is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Atomically, through the journal.
+    Whole,
+    /// Sorted, as tables of its own.
+    Sorted,
 }
 
 /// The writing thread and the two channels to it. Dropping it waits until all jobs are done.
@@ -31,6 +40,7 @@ pub(crate) struct Writer {
 struct Job {
     token: Token,
     keyspace: Keyspace,
+    mode: Mode,
     batch: WriteBatch,
 }
 
@@ -40,9 +50,9 @@ impl Writer {
         let (jobs, todo) = channel::<Job>();
         let (report, done) = channel();
         let thread = thread::Builder::new().name(format!("store {name}")).spawn(move || {
-            for Job { token, keyspace, batch } in todo {
+            for Job { token, keyspace, mode, batch } in todo {
                 let outcome = poison.check().and_then(|()| {
-                    write(&mut disk, &keyspace, &batch).or_else(|cause| {
+                    write(&mut disk, &keyspace, mode, &batch).or_else(|cause| {
                         poison.set(cause);
                         poison.check()
                     })
@@ -55,9 +65,9 @@ impl Writer {
     }
 
     /// Hands a batch over.
-    pub(crate) fn submit(&self, token: Token, keyspace: Keyspace, batch: WriteBatch) {
+    pub(crate) fn submit(&self, token: Token, keyspace: Keyspace, mode: Mode, batch: WriteBatch) {
         let jobs = self.jobs.as_ref().expect("the channel is closed by `finish` only");
-        jobs.send(Job { token, keyspace, batch }).expect("the thread ends after the channel is closed only");
+        jobs.send(Job { token, keyspace, mode, batch }).expect("the thread ends after the channel is closed only");
     }
 
     /// The next write that has ended.
@@ -82,8 +92,8 @@ impl Drop for Writer {
 }
 
 /// Writes a batch, and takes a panic below for a failed write.
-fn write(disk: &mut impl Apply, keyspace: &Keyspace, batch: &WriteBatch) -> Result<(), String> {
-    let outcome = catch_unwind(AssertUnwindSafe(|| disk.apply(keyspace, batch)));
+fn write(disk: &mut impl Apply, keyspace: &Keyspace, mode: Mode, batch: &WriteBatch) -> Result<(), String> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| disk.apply(keyspace, mode, batch)));
     outcome.unwrap_or_else(|panic| Err(panic_message(&*panic))).map_err(|cause| {
         format!("writing {} changes to {} failed: {cause}; mend the cause and start again", batch.len(), &**keyspace.name())
     })
@@ -98,15 +108,18 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 pub(crate) struct Disk(pub(crate) StoreFolder);
 
 impl Apply for Disk {
-    fn apply(&mut self, keyspace: &Keyspace, batch: &WriteBatch) -> Result<(), String> {
+    fn apply(&mut self, keyspace: &Keyspace, mode: Mode, batch: &WriteBatch) -> Result<(), String> {
+        if let Some((key, _)) = batch.iter().find(|(key, _)| key.is_empty() || key.len() > MAX_KEY_BYTES) {
+            return Err(format!("a key has {} bytes, and it must have 1 to {MAX_KEY_BYTES}", key.len()));
+        }
         let database = self.0.database().map_err(|e| e.to_string())?;
         wait_for_flushes(database, keyspace)?;
+        if mode == Mode::Sorted {
+            return ingest(keyspace, batch).map_err(|e| e.to_string());
+        }
         // Flushed to the operating system with each batch: a killed process loses nothing, and no fsync is waited for.
         let mut writes = fjall::OwnedWriteBatch::with_capacity(database.clone(), batch.len()).durability(Some(PersistMode::Buffer));
         for (key, value) in batch.iter() {
-            if key.is_empty() || key.len() > MAX_KEY_BYTES {
-                return Err(format!("a key has {} bytes, and it must have 1 to {MAX_KEY_BYTES}", key.len()));
-            }
             match value {
                 Some(value) => writes.insert(keyspace, key, value),
                 None => writes.remove(keyspace, key),
@@ -120,6 +133,23 @@ impl Apply for Disk {
         }
         Ok(())
     }
+}
+
+/// Writes a batch past journal and memtable, as a sorted run that is newer than all before it.
+fn ingest(keyspace: &Keyspace, batch: &WriteBatch) -> fjall::Result<()> {
+    let mut operations: Vec<_> = batch.iter().collect();
+    // Stable: of the operations on one key the last stays the last.
+    operations.sort_by_key(|(key, _)| *key);
+    let mut run = keyspace.start_ingestion()?;
+    for (n, (key, value)) in operations.iter().enumerate() {
+        let is_last = operations.get(n + 1).is_none_or(|(next, _)| next != key);
+        match value {
+            Some(value) if is_last => run.write(*key, *value)?,
+            None if is_last => run.write_tombstone(*key)?,
+            _ => {}
+        }
+    }
+    run.finish()
 }
 
 /// Waits while the keyspace has memtables that are yet to be flushed. fjall waits too, inside a commit, but without end when flushing has

@@ -55,6 +55,8 @@ struct Outstanding {
     token: Token,
     task: i32,
     batch: WriteBatch,
+    /// It need not take effect as a whole.
+    torn: bool,
 }
 
 impl MemoryDisk {
@@ -64,7 +66,11 @@ impl MemoryDisk {
         let state = &mut *self.lock();
         if state.poison.is_none() {
             for write in state.outstanding.iter().take(keep) {
-                apply(&mut state.spaces, write.task, &write.batch);
+                apply(&mut state.spaces, write.task, &write.batch, usize::MAX);
+            }
+            // Of a load that was under way, a part.
+            if let Some(load) = state.outstanding.get(keep).filter(|write| write.torn) {
+                apply(&mut state.spaces, load.task, &load.batch, load.batch.len() / 2);
             }
         }
         state.process += 1;
@@ -102,7 +108,7 @@ impl State {
         }
         let outcome = self.check_poison();
         if outcome.is_ok() {
-            apply(&mut self.spaces, task, &batch);
+            apply(&mut self.spaces, task, &batch, usize::MAX);
         }
         Some((token, outcome))
     }
@@ -119,10 +125,10 @@ impl State {
     }
 }
 
-fn apply(spaces: &mut BTreeMap<i32, Space>, task: i32, batch: &WriteBatch) {
+fn apply(spaces: &mut BTreeMap<i32, Space>, task: i32, batch: &WriteBatch, most: usize) {
     // Copied only while a snapshot shares it.
     let space = Arc::make_mut(spaces.entry(task).or_default());
-    for (key, value) in batch.iter() {
+    for (key, value) in batch.iter().take(most) {
         match value {
             Some(value) => space.insert(key.to_vec(), value.to_vec()),
             None => space.remove(key),
@@ -143,6 +149,21 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
+    fn submit(&mut self, task: i32, batch: WriteBatch, torn: bool) -> Token {
+        self.last_token += 1;
+        let token = Token(self.last_token);
+        let refusal = self.check_open(task).and_then(|()| match self.state() {
+            // After a failed write the others still get their turn, and fail.
+            Err(StoreError::Poisoned(_)) | Ok(_) => Ok(()),
+            Err(crashed) => Err(crashed),
+        });
+        match refusal {
+            Ok(()) => self.disk.lock().outstanding.push_back(Outstanding { store: self.id, token, task, batch, torn }),
+            Err(error) => self.refused.push_back((token, Err(error))),
+        }
+        token
+    }
+
     /// A view of the disk, without an open task.
     pub fn new(disk: &MemoryDisk) -> Self {
         let mut state = disk.lock();
@@ -193,18 +214,11 @@ impl StateStore for MemoryStore {
     }
 
     fn write(&mut self, task: i32, batch: WriteBatch) -> Token {
-        self.last_token += 1;
-        let token = Token(self.last_token);
-        let refusal = self.check_open(task).and_then(|()| match self.state() {
-            // After a failed write the others still get their turn, and fail.
-            Err(StoreError::Poisoned(_)) | Ok(_) => Ok(()),
-            Err(crashed) => Err(crashed),
-        });
-        match refusal {
-            Ok(()) => self.disk.lock().outstanding.push_back(Outstanding { store: self.id, token, task, batch }),
-            Err(error) => self.refused.push_back((token, Err(error))),
-        }
-        token
+        self.submit(task, batch, false)
+    }
+
+    fn load(&mut self, task: i32, batch: WriteBatch) -> Token {
+        self.submit(task, batch, true)
     }
 
     /// Completes the oldest outstanding write of this store.

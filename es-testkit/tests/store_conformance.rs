@@ -110,6 +110,10 @@ impl StateStore for Faulty {
         if self.fault == Fault::SharesTokens { Token(1) } else { token }
     }
 
+    fn load(&mut self, task: i32, batch: WriteBatch) -> Token {
+        self.write(task, batch)
+    }
+
     fn poll(&mut self) -> Option<(Token, Result<(), StoreError>)> {
         if self.fault == Fault::ReordersWrites {
             while let Some(done) = self.inner.poll() {

@@ -435,6 +435,10 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
                         let token = self.store.write(task.partition(), batch);
                         self.writes.insert(token, task.partition());
                     }
+                    Order::Load(batch) => {
+                        let token = self.store.load(task.partition(), batch);
+                        self.writes.insert(token, task.partition());
+                    }
                 }
             }
         }

@@ -95,6 +95,8 @@ pub enum Order {
     StopFetch(Place),
     /// Write this to the task's store; [`Task::handle_written`] is due.
     Write(WriteBatch),
+    /// The same for a large batch that need not be written as a whole.
+    Load(WriteBatch),
 }
 
 /// One partition's unit of work.
@@ -190,7 +192,8 @@ impl<L: Logic> Task<L> {
 
     /// Whether it cannot take more records for now, because the store lags behind.
     pub fn is_congested(&self, env: &Env) -> bool {
-        self.writes > 4 || self.cache.dirty_len() > 4 * env.settings.flush_entries
+        let most = if self.state == TaskState::Restoring { 2 } else { 4 };
+        self.writes > most || self.cache.dirty_len() > 4 * env.settings.flush_entries
     }
 
     /// Its cache may take so many bytes from now on.
@@ -480,7 +483,7 @@ impl<L: Logic> Task<L> {
         self.clear_inbox();
         self.restore = None;
         // Writes are counted: each is carried out and answered.
-        self.orders.retain(|order| matches!(order, Order::Write(_)));
+        self.orders.retain(|order| matches!(order, Order::Write(_) | Order::Load(_)));
         for (role, _) in env.topology.topics() {
             self.orders.push_back(Order::StopFetch(Place::new(role, self.partition)));
         }

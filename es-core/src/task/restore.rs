@@ -79,8 +79,10 @@ impl Goal {
     }
 }
 
-/// A restore's write to the store is made when it holds this many bytes.
-const WRITE_BYTES: usize = 1 << 20;
+/// A restore's load into the store holds so many bytes: it is sorted as a whole, and the cache is empty meanwhile.
+fn load_bytes(env: &Env) -> usize {
+    (env.settings.cache_bytes / 8).clamp(1 << 10, 16 << 20)
+}
 
 impl Restore {
     /// Whether the position that it started from is known to be one of this log.
@@ -221,22 +223,27 @@ impl<L: Logic> Task<L> {
         if reached {
             self.orders.push_back(Order::StopFetch(fetched.place));
         }
-        if reached || self.restore_mut().batch.byte_len() >= WRITE_BYTES {
+        if reached || self.restore_mut().batch.byte_len() >= load_bytes(env) {
             self.write_changelog(env);
         }
         Ok(())
     }
 
-    /// Writes the entries that were read, and how far reading has come, so that a restart goes on from there.
+    /// Writes the entries that were read, and then how far reading has come, so that a restart goes on from there.
     fn write_changelog(&mut self, env: &Env) {
         let restore = self.restore_mut();
-        let mut batch = std::mem::take(&mut restore.batch);
+        let entries = std::mem::take(&mut restore.batch);
+        let mut batch = WriteBatch::new();
         let (restoring, reached) = (restore.restoring, restore.changelog.is_reached());
         let marker = restoring.marker.unwrap_or(Position::START);
         put_position(&mut batch, &marker, &marker, env);
         match reached {
             true => batch.delete(layout::RESTORING),
             false => batch.put_with(layout::RESTORING, |bytes| layout::write(&restoring, bytes).expect("a position can be written")),
+        }
+        if !entries.is_empty() {
+            self.writes += 1;
+            self.orders.push_back(Order::Load(entries));
         }
         self.order_write(batch);
     }

@@ -19,8 +19,8 @@ type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 #[derive(Debug, Clone)]
 enum Operation {
-    /// Submitted together, and then completed in any number of polls.
-    Write(i32, Vec<Changes>),
+    /// Submitted together, each as a load or not, and then completed in any number of polls.
+    Write(i32, Vec<(bool, Changes)>),
     Get(i32, Vec<u8>),
     Range(i32, Vec<u8>, Option<Vec<u8>>),
     Prefix(i32, Vec<u8>),
@@ -60,7 +60,7 @@ pub fn model<S: StateStore>(cases: u32, open: impl FnMut() -> S) {
 fn operation() -> impl Strategy<Value = Operation> {
     let task = || 0..TASKS;
     prop_oneof![
-        6 => (task(), vec(vec((key(), option::weighted(0.7, vec(any::<u8>(), 0..20))), 0..6), 1..4))
+        6 => (task(), vec((any::<bool>(), vec((key(), option::weighted(0.7, vec(any::<u8>(), 0..20))), 0..6)), 1..4))
             .prop_map(|(task, batches)| Operation::Write(task, batches)),
         3 => (task(), key()).prop_map(|(task, key)| Operation::Get(task, key)),
         3 => (task(), bound(), option::of(bound())).prop_map(|(task, from, to)| Operation::Range(task, from, to)),
@@ -96,11 +96,17 @@ fn run<S: StateStore>(open: &mut dyn FnMut() -> S, operations: &[Operation]) -> 
     for operation in operations {
         match operation {
             Operation::Write(task, batches) => {
-                let tokens: Vec<_> = batches.iter().map(|changes| store.write(*task, batch(changes))).collect();
+                let tokens: Vec<_> = {
+                    let submit = |(load, changes): &(bool, Changes)| match load {
+                        true => store.load(*task, batch(changes)),
+                        false => store.write(*task, batch(changes)),
+                    };
+                    batches.iter().map(submit).collect()
+                };
                 for token in tokens {
                     prop_assert_eq!(completion(&mut store), (token, Ok(())));
                 }
-                batches.iter().flatten().for_each(|change| change_model(&mut models[*task as usize], change));
+                batches.iter().flat_map(|(_, changes)| changes).for_each(|change| change_model(&mut models[*task as usize], change));
             }
             Operation::Get(task, key) => {
                 let found = store.get(*task, key).unwrap().map(|value| value.as_ref().to_vec());

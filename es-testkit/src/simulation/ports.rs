@@ -89,6 +89,9 @@ impl StateStore for StorePort {
     fn write(&mut self, task: i32, batch: WriteBatch) -> Token {
         self.0.write(task, batch)
     }
+    fn load(&mut self, task: i32, batch: WriteBatch) -> Token {
+        self.0.load(task, batch)
+    }
     fn poll(&mut self) -> Option<(Token, Result<(), StoreError>)> {
         self.0.poll()
     }

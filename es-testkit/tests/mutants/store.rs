@@ -74,6 +74,10 @@ impl StateStore for Twisted {
         self.inner.write(task, altered)
     }
 
+    fn load(&mut self, task: i32, batch: WriteBatch) -> Token {
+        self.write(task, batch)
+    }
+
     fn poll(&mut self) -> Option<(Token, Result<(), StoreError>)> {
         if self.twist == Twist::ApplyEarly {
             for (task, key, value) in TOLD.take() {
