@@ -80,7 +80,7 @@ impl Default for Settings {
             retry_for: Duration::from_secs(30),
             retry_pause: Duration::from_millis(20),
             cache_bytes: 64 << 20,
-            flush_entries: 20_000,
+            flush_entries: 50_000,
             flush_interval: Duration::from_secs(1),
             max_command_bytes: 1 << 20,
             topics_check_interval: Duration::from_secs(30),

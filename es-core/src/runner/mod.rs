@@ -389,7 +389,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         }
         let mut failed = None;
         for task in self.tasks.values_mut().filter(|t| t.may_flush()) {
-            if due || task.dirty_len() >= self.env.settings.flush_entries {
+            if due || task.is_flush_due(&self.env) {
                 failed = failed.or(task.flush(&self.env).err());
             }
         }

@@ -10,6 +10,7 @@ use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,9 +29,24 @@ pub(super) struct Cache<S> {
     bytes: usize,
     capacity: usize,
     hand: usize,
+    /// What uncommitted batches have changed, oldest first.
+    batches: VecDeque<Batch<S>>,
     dirty: Vec<At>,
     writing: Vec<At>,
 }
+
+/// What entries were before an uncommitted batch first touched them, in the order in which it did.
+#[derive(Debug)]
+struct Batch<S> {
+    number: u64,
+    undos: Vec<Undo<S>>,
+}
+
+/// A batch, by its number, and the place of an entry among its undos.
+type UndoAt = (u64, u32);
+
+/// So many changed entries are no reason to hurry.
+const FEW: usize = 1000;
 
 /// Where an entry is, until the next call of [`Cache::load`]; longer for one that a batch has touched, until the batch has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +57,10 @@ struct Slot<S> {
     /// `None`: the slot is free.
     key: Option<Arc<str>>,
     entry: Entry<S>,
-    /// What the entry was before each uncommitted batch that changed it; oldest first.
-    undo: Vec<Undo<S>>,
+    /// What it was before the newest of the uncommitted batches that changed it.
+    undo: Option<UndoAt>,
     /// The bytes of its value, when it was last read or written.
-    encoded: usize,
+    encoded: u32,
     /// What was counted for it.
     weight: usize,
     /// The sealed segments of its memory that the store has as they are; it has none before them.
@@ -62,7 +78,9 @@ struct Slot<S> {
 /// What an entry was before a batch touched it.
 #[derive(Debug)]
 struct Undo<S> {
-    batch: u64,
+    at: At,
+    /// The same for the batch before that has changed it.
+    earlier: Option<UndoAt>,
     sequence: u64,
     events_through: i64,
     outcomes_through: i64,
@@ -95,6 +113,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
             bytes: 0,
             capacity,
             hand: 0,
+            batches: VecDeque::new(),
             dirty: Vec::new(),
             writing: Vec::new(),
         }
@@ -151,19 +170,24 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
     pub(super) fn committed<T: StateStore>(&self, store: &T, task: i32, id: &str) -> Result<Option<Entry<S>>, StoreError> {
         let hash = FxBuildHasher.hash_one(id);
         match self.index.find(hash, |at| self.slots[at.0 as usize].is(id)) {
-            Some(at) => Ok(Some(self.slots[at.0 as usize].committed().into_owned()).filter(|entry| !entry.is_new())),
+            Some(at) => Ok(Some(committed(&self.slots[at.0 as usize], &self.batches).into_owned()).filter(|entry| !entry.is_new())),
             None => Ok(read(store, task, id)?.map(|(entry, _)| entry)),
         }
     }
 
-    /// Changes a loaded entry on behalf of an uncommitted batch. Returns whether the batch touches it for the first time.
-    pub(super) fn change(&mut self, batch: u64, at: At, change: Change<S>) -> bool {
+    /// Changes a loaded entry on behalf of an uncommitted batch.
+    pub(super) fn change(&mut self, number: u64, at: At, change: Change<S>) {
+        if self.batches.back().is_none_or(|newest| newest.number != number) {
+            self.batches.push_back(Batch { number, undos: Vec::new() });
+        }
+        let batch = self.batches.back_mut().expect("it was just made");
         let slot = &mut self.slots[at.0 as usize];
-        let first = slot.undo.last().is_none_or(|undo| undo.batch != batch);
         let entry = &mut slot.entry;
-        if first {
-            slot.undo.push(Undo {
-                batch,
+        if slot.undo.is_none_or(|(newest, _)| newest != number) {
+            let earlier = slot.undo.replace((number, batch.undos.len() as u32));
+            batch.undos.push(Undo {
+                at,
+                earlier,
                 sequence: entry.sequence,
                 events_through: entry.events_through,
                 outcomes_through: entry.outcomes_through,
@@ -172,7 +196,8 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
                 state: None,
             });
         }
-        let undo = slot.undo.last_mut().expect("it was just made");
+        let (_, place) = slot.undo.expect("it was just made");
+        let undo = &mut batch.undos[place as usize];
         if let Some((one, horizon)) = change.remember {
             entry.memory.forget_marked(horizon, &mut undo.memory);
             entry.memory.insert(one);
@@ -180,7 +205,6 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         if let Some(before) = change.apply(entry) {
             undo.state.get_or_insert(before);
         }
-        first
     }
 
     /// Changes a loaded entry, one without command ids, as the committed log says.
@@ -192,7 +216,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
     /// A loaded entry was folded from the committed log. `inserted`: the number under which its memory has taken an id.
     pub(super) fn replayed(&mut self, at: At, inserted: Option<u64>) {
         let slot = &mut self.slots[at.0 as usize];
-        debug_assert!(slot.undo.is_empty(), "nothing is uncommitted during a replay");
+        debug_assert!(slot.undo.is_none(), "nothing is uncommitted during a replay");
         if let Some(number) = inserted {
             slot.stored.end = slot.stored.end.min(segment_of(number)).max(slot.stored.start);
         }
@@ -202,25 +226,38 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         }
     }
 
-    /// The batch is committed: its changes are to go to the store.
-    pub(super) fn commit(&mut self, batch: u64, touched: &[At]) {
-        for at in touched {
+    /// The entries that an uncommitted batch has changed.
+    pub(super) fn touched(&self, number: u64) -> impl ExactSizeIterator<Item = At> {
+        let batch = self.batches.iter().find(|batch| batch.number == number);
+        batch.map_or(&[][..], |batch| &batch.undos).iter().map(|undo| undo.at)
+    }
+
+    /// The oldest batch is committed: its changes are to go to the store.
+    pub(super) fn commit(&mut self, number: u64) {
+        let Some(batch) = self.batches.pop_front_if(|oldest| oldest.number == number) else { return };
+        for Undo { at, .. } in batch.undos {
             let slot = &mut self.slots[at.0 as usize];
-            assert!(slot.undo.first().is_some_and(|undo| undo.batch == batch), "batches are committed in their order");
-            slot.undo.remove(0);
+            let mut undo = &mut slot.undo;
+            while let Some((newer, place)) = *undo
+                && newer != number
+            {
+                let batch = self.batches.iter_mut().find(|batch| batch.number == newer).expect("an uncommitted batch is here");
+                undo = &mut batch.undos[place as usize].earlier;
+            }
+            *undo = None;
             if !slot.dirty {
                 slot.dirty = true;
-                self.dirty.push(*at);
+                self.dirty.push(at);
             }
         }
     }
 
     /// The newest batch is given up.
-    pub(super) fn rollback(&mut self, batch: u64, touched: &[At]) {
-        for at in touched {
-            let slot = &mut self.slots[at.0 as usize];
-            let undo = slot.undo.pop().expect("a touched entry can be undone");
-            assert_eq!(undo.batch, batch, "batches are rolled back from the newest on");
+    pub(super) fn rollback(&mut self, number: u64) {
+        let Some(batch) = self.batches.pop_back_if(|newest| newest.number == number) else { return };
+        for undo in batch.undos {
+            let slot = &mut self.slots[undo.at.0 as usize];
+            slot.undo = undo.earlier;
             undo.undo(&mut slot.entry);
         }
     }
@@ -249,6 +286,17 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         self.dirty.len()
     }
 
+    /// Whether committed changes take half of the cache, so that it will soon find nothing to evict.
+    pub(super) fn is_half_dirty(&self) -> bool {
+        let entries = self.slots.len() - self.free.len();
+        self.dirty.len() >= FEW && 2 * self.dirty.len() * (self.bytes / entries.max(1)) >= self.capacity
+    }
+
+    /// Whether it is twice as large as it may be, since nothing can be evicted.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.dirty.len() + self.writing.len() >= FEW && self.bytes > 2 * self.capacity
+    }
+
     /// Puts all committed changes into a store write. [`written`](Cache::written) tells of its end.
     ///
     /// # Errors
@@ -260,12 +308,12 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
             let slot = &mut self.slots[at.0 as usize];
             slot.dirty = false;
             slot.writing = true;
-            let committed = slot.committed();
-            let (id, before) = (slot.id(), batch.byte_len());
+            let committed = committed(slot, &self.batches);
+            let (id, before) = (slot.key.as_deref().unwrap_or_default(), batch.byte_len());
             let mut outcome = Ok(());
             batch.put_with(&layout::entry_key(id), |bytes| outcome = layout::write(&*committed, bytes));
             outcome.map_err(|e| (id.to_owned(), e.to_string()))?;
-            let encoded = batch.byte_len() - before;
+            let encoded = u32::try_from(batch.byte_len() - before).unwrap_or(u32::MAX);
             let sealed = committed.memory.sealed();
             for number in slot.stored.start..sealed.start {
                 batch.delete(&layout::segment_key(id, number));
@@ -304,7 +352,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
             if slot.key.is_none() {
                 continue;
             }
-            if slot.used || slot.dirty || slot.writing || !slot.undo.is_empty() {
+            if slot.used || slot.dirty || slot.writing || slot.undo.is_some() {
                 slot.used = false;
                 continue;
             }
@@ -324,7 +372,8 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
 impl<S: Clone> Slot<S> {
     fn new(key: Option<Arc<str>>, entry: Entry<S>, encoded: usize) -> Self {
         let stored = entry.memory.sealed();
-        Slot { key, entry, undo: Vec::new(), encoded, weight: 0, stored, noted: 0, dirty: false, writing: false, used: true }
+        let encoded = u32::try_from(encoded).unwrap_or(u32::MAX);
+        Slot { key, entry, undo: None, encoded, weight: 0, stored, noted: 0, dirty: false, writing: false, used: true }
     }
 
     fn id(&self) -> &str {
@@ -337,21 +386,24 @@ impl<S: Clone> Slot<S> {
 
     fn weigh(&self) -> usize {
         // The slot, its place in the index, the key with its counts, the memory, and for the state what it takes on disk.
-        size_of::<Self>() + 16 + self.id().len() + 16 + self.entry.memory.weight() + self.encoded
+        size_of::<Self>() + 16 + self.id().len() + 16 + self.entry.memory.weight() + self.encoded as usize
     }
+}
 
-    fn committed(&self) -> Cow<'_, Entry<S>> {
-        let Some(first) = self.undo.first() else { return Cow::Borrowed(&self.entry) };
-        let state = self.undo.iter().find_map(|undo| undo.state.as_ref()).unwrap_or(&self.entry.state);
-        Cow::Owned(Entry {
-            sequence: first.sequence,
-            events_through: first.events_through,
-            outcomes_through: first.outcomes_through,
-            present: first.present,
-            memory: self.entry.memory.before(self.undo.iter().map(|undo| &undo.memory)),
-            state: state.clone(),
-        })
-    }
+/// The entry without what uncommitted batches have made of it.
+fn committed<'a, S: Clone>(slot: &'a Slot<S>, batches: &'a VecDeque<Batch<S>>) -> Cow<'a, Entry<S>> {
+    let find = |(number, place): UndoAt| batches.iter().find(|b| b.number == number).map(|b| &b.undos[place as usize]);
+    let newest_first: Vec<&Undo<S>> = std::iter::successors(slot.undo.and_then(find), |undo| undo.earlier.and_then(find)).collect();
+    let Some(first) = newest_first.last() else { return Cow::Borrowed(&slot.entry) };
+    let state = newest_first.iter().rev().find_map(|undo| undo.state.as_ref()).unwrap_or(&slot.entry.state);
+    Cow::Owned(Entry {
+        sequence: first.sequence,
+        events_through: first.events_through,
+        outcomes_through: first.outcomes_through,
+        present: first.present,
+        memory: slot.entry.memory.before(newest_first.iter().rev().map(|undo| &undo.memory)),
+        state: state.clone(),
+    })
 }
 
 impl<S> Change<S> {

@@ -128,7 +128,6 @@ struct Pending {
     batch: u64,
     before: Position,
     after: Position,
-    touched: Vec<At>,
     /// What it has written of a checkpoint, and the marker as it was written.
     logged: Logged,
     marker: Option<Position>,
@@ -193,7 +192,7 @@ impl<L: Logic> Task<L> {
     /// Whether it cannot take more records for now, because the store lags behind.
     pub fn is_congested(&self, env: &Env) -> bool {
         let most = if self.state == TaskState::Restoring { 2 } else { 4 };
-        self.writes > most || self.cache.dirty_len() > 4 * env.settings.flush_entries
+        self.writes > most || self.cache.dirty_len() > 4 * env.settings.flush_entries || self.cache.is_overfull()
     }
 
     /// Its cache may take so many bytes from now on.
@@ -273,15 +272,7 @@ impl<L: Logic> Task<L> {
         }
         if self.pending.back().is_none_or(|p| p.batch != batch) {
             let before = self.position;
-            self.pending.push_back(Pending {
-                batch,
-                before,
-                after: before,
-                touched: Vec::new(),
-                logged: Logged::default(),
-                marker: None,
-                sealed: Vec::new(),
-            });
+            self.pending.push_back(Pending { batch, before, after: before, logged: Logged::default(), marker: None, sealed: Vec::new() });
         }
         let pending = self.pending.back_mut().expect("it was just made");
         let mut step = Step {
@@ -290,7 +281,6 @@ impl<L: Logic> Task<L> {
             store,
             cache: &mut self.cache,
             position: &mut self.position,
-            touched: &mut pending.touched,
             out,
             env,
             stats,
@@ -339,13 +329,14 @@ impl<L: Logic> Task<L> {
         };
         let logged = due.map_or_else(Logged::default, |due| {
             let (direct, pass) = (self.checkpoint.is_direct(due), self.checkpoint.pass());
-            let mut touched = Vec::new();
-            for at in &pending.touched {
+            let touched: Vec<At> = self.cache.touched(batch).collect();
+            let mut noted = Vec::new();
+            for at in &touched {
                 if direct || self.cache.note(*at, pass) {
-                    touched.push(self.cache.key(*at).clone());
+                    noted.push(self.cache.key(*at).clone());
                 }
             }
-            self.checkpoint.next(due, pending.touched.len(), touched, self.committed)
+            self.checkpoint.next(due, touched.len(), noted, self.committed)
         });
         let timestamp = pending.after.stream_time.max(0);
         for id in &logged.ids {
@@ -388,7 +379,7 @@ impl<L: Logic> Task<L> {
     /// Its part of the oldest uncommitted batch is committed.
     pub fn commit(&mut self, batch: u64, delivered: &[Delivered]) {
         let Some(pending) = self.pending.pop_front_if(|p| p.batch == batch) else { return };
-        self.cache.commit(batch, &pending.touched);
+        self.cache.commit(batch);
         pending.sealed.iter().for_each(|(id, segments)| self.cache.logged(id, segments.clone()));
         let last = |role| delivered.iter().find(|d| d.place == Place::new(role, self.partition)).map(|d| d.last);
         let mut committed = Position { events: self.committed.events, outcomes: self.committed.outcomes, ..pending.after };
@@ -423,7 +414,7 @@ impl<L: Logic> Task<L> {
     /// Its part of the newest uncommitted batch is given up.
     pub fn rollback(&mut self, batch: u64) {
         let Some(pending) = self.pending.pop_back_if(|p| p.batch == batch) else { return };
-        self.cache.rollback(batch, &pending.touched);
+        self.cache.rollback(batch);
         self.position = pending.before;
         self.checkpoint.give_back(pending.logged, self.committed);
     }
@@ -511,6 +502,11 @@ impl<L: Logic> Task<L> {
     /// Entries with committed changes that are not in the store.
     pub fn dirty_len(&self) -> usize {
         self.cache.dirty_len()
+    }
+
+    /// Whether so much has changed that it should go to the store before its time.
+    pub fn is_flush_due(&self, env: &Env) -> bool {
+        self.cache.dirty_len() >= env.settings.flush_entries || self.cache.is_half_dirty()
     }
 
     /// Whether its committed changes may go to the store with its position now.

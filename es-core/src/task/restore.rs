@@ -406,7 +406,7 @@ impl<L: Logic> Task<L> {
         env: &Env,
         stats: &mut Stats,
     ) -> Result<(), TaskError> {
-        let (mut touched, mut out, mut scratch) = (Vec::new(), RecordBatch::new(), String::new());
+        let (mut out, mut scratch) = (RecordBatch::new(), String::new());
         let until = self.restore_mut().events.until;
         for id in fetched.records.iter().filter(|r| r.offset < until).filter_map(|r| r.key.and_then(|key| std::str::from_utf8(key).ok())) {
             self.note_unlogged(id, env);
@@ -417,7 +417,6 @@ impl<L: Logic> Task<L> {
             store: &*store,
             cache: &mut self.cache,
             position: &mut self.committed,
-            touched: &mut touched,
             out: &mut out,
             env,
             stats,
@@ -435,7 +434,7 @@ impl<L: Logic> Task<L> {
 
     /// A chunk was folded: writes what is due, and ends when all is read.
     fn read_on(&mut self, place: Place, env: &Env) -> Result<(), TaskError> {
-        if self.cache.dirty_len() >= env.settings.flush_entries && self.may_flush() {
+        if self.is_flush_due(env) && self.may_flush() {
             self.flush(env)?;
         }
         let restore = self.restore_mut();

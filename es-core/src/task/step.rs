@@ -78,7 +78,6 @@ pub struct Step<'a, A, S> {
     pub(super) store: &'a S,
     pub(super) cache: &'a mut Cache<A>,
     pub(super) position: &'a mut Position,
-    pub(super) touched: &'a mut Vec<At>,
     pub(super) out: &'a mut RecordBatch,
     pub(super) env: &'a Env,
     pub(super) stats: &'a mut Stats,
@@ -90,9 +89,7 @@ pub struct Step<'a, A, S> {
 impl<A: Aggregate, S> Step<'_, A, S> {
     /// Changes a loaded entry.
     pub(super) fn change(&mut self, at: At, change: Change<A>) {
-        if self.cache.change(self.batch, at, change) {
-            self.touched.push(at);
-        }
+        self.cache.change(self.batch, at, change);
     }
 
     /// Command ids older than this are forgotten.

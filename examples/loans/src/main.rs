@@ -6,6 +6,9 @@ mod feed;
 use es_kafka::App;
 use loans::Loan;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> es_kafka::Exit {
     App::from_args().aggregate::<Loan>().default_command(feed::command(), feed::run).run()
 }
