@@ -18,6 +18,8 @@
 //! }
 //! ```
 //!
+//! A server can be reached through a [proxy](crate::proxy) that disturbs the network: see [`ServerOptions::proxied`].
+//!
 //! Without a JDK (17 or newer) or Maven such tests are reported as *not run*, never as passed; with `ES_REQUIRE_BROKER=1` they fail.
 //!
 //! | variable | meaning |

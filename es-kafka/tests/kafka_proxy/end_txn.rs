@@ -3,7 +3,7 @@
 use crate::bank::Bank;
 use crate::world::{LONG, World};
 use es_testkit::kafka_server::{BrokerTest, Server};
-use es_testkit::proxy::{Action, Api, Choice, CopyAnswer, ErrorCode, Strike, When};
+use es_testkit::proxy::{Action, Api, Choice, CopyAnswer, Deed, ErrorCode, Strike, When};
 use std::time::Duration;
 
 pub(crate) const TESTS: &[BrokerTest] = &[
@@ -26,6 +26,7 @@ fn commits() -> Choice {
 fn late_commits_change_nothing_since_the_producer_is_new(_: &Server) {
     let world = World::turn();
     let mut bank = Bank::start(&world, &[]);
+    let initialised = world.proxy.count(Api::INIT_PRODUCER_ID, Deed::Passed);
     for _ in 0..ROUNDS {
         let late = world.proxy.strike(Strike::next(commits(), Action::Late(When::NextProduced)));
         bank.send(COMMANDS);
@@ -37,6 +38,7 @@ fn late_commits_change_nothing_since_the_producer_is_new(_: &Server) {
     }
     let stats = bank.check();
     assert!(stats.unknown_outcomes >= ROUNDS, "{stats:?}");
+    assert!(world.proxy.count(Api::INIT_PRODUCER_ID, Deed::Passed) >= initialised + ROUNDS, "the producer was not created anew");
 }
 
 /// The same with aborts, after offsets that were refused.

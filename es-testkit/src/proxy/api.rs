@@ -104,4 +104,6 @@ impl ErrorCode {
     pub const CONCURRENT_TRANSACTIONS: ErrorCode = ErrorCode(51);
     /// PRODUCER_FENCED
     pub const PRODUCER_FENCED: ErrorCode = ErrorCode(90);
+    /// FENCED_MEMBER_EPOCH
+    pub const FENCED_MEMBER_EPOCH: ErrorCode = ErrorCode(110);
 }
