@@ -262,7 +262,7 @@ fn a_request_that_is_kept_arrives_before_the_answer_to_the_next_records() {
 #[test]
 fn a_request_that_is_kept_arrives_after_its_time() {
     let (broker, proxy) = start();
-    let time = Duration::from_millis(200);
+    let time = Duration::from_secs(1);
     let strike = strike(&proxy, Action::Late(When::After(time)));
     let mut client = Client::new(&proxy);
     let begun = Instant::now();
