@@ -18,6 +18,8 @@
 //! }
 //! ```
 //!
+//! A server can be reached through a [proxy](crate::proxy) that disturbs the network: see [`ServerOptions::proxied`].
+//!
 //! Without a JDK (17 or newer) or Maven such tests are reported as *not run*, never as passed; with `ES_REQUIRE_BROKER=1` they fail.
 //!
 //! | variable | meaning |
@@ -36,7 +38,7 @@ mod trials;
 
 pub use distribution::{Distribution, KAFKA_VERSION};
 pub use security::Security;
-pub use server::{Server, ServerOptions};
+pub use server::{Proxied, Server, ServerOptions};
 pub use tools::{NewRecord, ReadRecord};
 pub use trials::{BrokerTest, run_broker_tests};
 
