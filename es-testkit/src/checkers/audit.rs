@@ -1,0 +1,431 @@
+//! An audit that goes along with a log and keeps little of it.
+
+use super::Violation;
+use super::shadow::{Came, Rules, Shadow, Written, digest_of, state_digest};
+use crate::broker::OwnedRecord;
+use es_core::broker::TopicId;
+use es_core::dead_letter::{self, Cause};
+use es_core::envelope::Headers;
+use es_core::record::{Place, RecordBatch, RecordRef, Role};
+use es_core::state_store::StoreSnapshot;
+use es_core::task::entry::Entry;
+use es_core::task::layout::{self, Position};
+use es_core::{Decide, Millis};
+use std::fmt;
+use std::time::Duration;
+
+/// The most violations that are kept.
+const KEPT: usize = 50;
+
+/// Follows the topics of one aggregate record by record, as a read_committed client sees them, and holds them against what one process
+/// without faults makes of the same commands: each command has left exactly the events, the outcome or the dead letter that it must, once,
+/// in order, numbered without a gap, and a repeated one has left nothing.
+///
+/// It needs memory for each aggregate, a few bytes for each event, and more only for commands since the last [`close`](Audit::close): so it
+/// can go along with millions of commands, a stretch at a time. A command is given to it before what it has left; the topics of a stretch and its
+/// partitions may otherwise come in any order, each partition in its own.
+///
+/// [`store`](Audit::store) and the records of a changelog are checked against every state that the aggregate ever had.
+///
+/// Panics of `decide` and `fold` are caught; a panic hook of the program still tells of them.
+#[derive(Debug)]
+pub struct Audit<A> {
+    rules: Rules,
+    topic: TopicId,
+    partitions: Vec<Partition<A>>,
+    counts: AuditCounts,
+    violations: Vec<Violation>,
+}
+
+/// What an [`Audit`] has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AuditCounts {
+    /// Commands.
+    pub commands: u64,
+    /// Events.
+    pub events: u64,
+    /// Rejections.
+    pub rejected: u64,
+    /// Commands with nothing to do.
+    pub nothing: u64,
+    /// Commands whose id another one had.
+    pub conflicts: u64,
+    /// Commands that repeat another one.
+    pub repeated: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Records of the changelog that hold a state.
+    pub changelog: u64,
+    /// Violations, also those that were not kept.
+    pub violations: u64,
+}
+
+#[derive(Debug)]
+struct Partition<A> {
+    shadow: Shadow<A>,
+    /// For each account of the shadow, in its order.
+    histories: Vec<History>,
+    /// What commands must leave, in the order of their offsets.
+    due: Vec<Due>,
+    /// The offset behind the last command.
+    next_command: i64,
+    /// The input and the index of the last event, and of the last outcome.
+    last: [(i64, u16); 2],
+    marker: Option<Position>,
+}
+
+/// What an aggregate was at each time.
+#[derive(Debug, Default)]
+struct History {
+    /// After each event.
+    steps: Vec<Step>,
+    /// At each outcome: the offset of its record, and the one behind its input.
+    outcomes: Vec<(u32, u32)>,
+    /// Through which input's events and outcomes the newest changelog record goes.
+    logged: (i64, i64),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    /// The event's own offset.
+    offset: u32,
+    /// The offset behind its input.
+    through: u32,
+    state: u32,
+}
+
+/// A record that must be there.
+#[derive(Debug)]
+struct Due {
+    input: i64,
+    index: u16,
+    what: What,
+    seen: bool,
+}
+
+#[derive(Debug)]
+enum What {
+    Letter(Cause),
+    Outcome { account: u32, trace: Written },
+    Event { account: u32, trace: Written, count: u16, state: u32 },
+}
+
+impl<A: Decide> Audit<A> {
+    /// An audit of topics from their beginning. `topic` is the id of the commands' topic; `command_memory` and `max_command_bytes` are the
+    /// application's settings.
+    pub fn new(topic: TopicId, partitions: i32, command_memory: Duration, max_command_bytes: usize) -> Self {
+        let memory = Millis::try_from(command_memory.as_millis()).unwrap_or(Millis::MAX);
+        let partition = |number| Partition {
+            shadow: Shadow::new(number),
+            histories: Vec::new(),
+            due: Vec::new(),
+            next_command: 0,
+            last: [(-1, 0); 2],
+            marker: None,
+        };
+        Audit {
+            rules: Rules { topic: topic.to_string(), partitions, memory, max_command_bytes },
+            topic,
+            partitions: (0..partitions).map(partition).collect(),
+            counts: AuditCounts::default(),
+            violations: Vec::new(),
+        }
+    }
+
+    /// What it has seen.
+    pub fn counts(&self) -> AuditCounts {
+        self.counts
+    }
+
+    /// Takes the next committed record of a topic.
+    ///
+    /// # Panics
+    /// For a partition that there is not.
+    pub fn take(&mut self, record: &RecordRef<'_>) {
+        let outcome = match record.place.role {
+            Role::Commands => self.command(record),
+            Role::Events | Role::Outcomes => self.trace(record),
+            Role::DeadLetters => self.letter(record),
+            Role::Changelog => self.changelog(record),
+        };
+        if let Err(violation) = outcome {
+            self.violation(violation);
+        }
+    }
+
+    /// The same for a record that was kept.
+    ///
+    /// # Panics
+    /// As [`take`](Audit::take).
+    pub fn take_owned(&mut self, role: Role, record: &OwnedRecord) {
+        let mut batch = RecordBatch::new();
+        let mut copy = batch.push(Place::new(role, record.partition), record.timestamp);
+        copy.offset(record.offset);
+        if let Some(key) = &record.key {
+            copy.key(key);
+        }
+        for (name, value) in &record.headers {
+            copy.header(name, value);
+        }
+        if let Some(value) = &record.value {
+            copy.value(value);
+        }
+        self.take(&batch.get(0));
+    }
+
+    /// Ends a stretch: all that the commands so far have left was taken. Returns what is wrong with it, up to some fifty.
+    pub fn close(&mut self) -> Vec<Violation> {
+        let mut missing = Vec::new();
+        for (number, partition) in self.partitions.iter_mut().enumerate() {
+            for due in partition.due.drain(..).filter(|due| !due.seen) {
+                missing.push(Violation::new(
+                    "one outcome per input",
+                    format!("the command at partition {number} offset {} has not left {}", due.input, due.what),
+                ));
+            }
+            partition.shadow.forget(&self.rules);
+            missing.extend(partition.marker_holds().map_err(|what| Violation::new("changelog", format!("partition {number}: {what}"))).err());
+        }
+        missing.into_iter().for_each(|violation| self.violation(violation));
+        std::mem::take(&mut self.violations)
+    }
+
+    /// Every aggregate with its state, partition by partition.
+    pub fn states(&self) -> impl Iterator<Item = (&str, &A)> {
+        self.partitions.iter().flat_map(|p| p.shadow.accounts.iter()).map(|a| (a.id.as_str(), &a.state))
+    }
+
+    /// The state of an aggregate that had a command.
+    pub fn state(&self, id: &str) -> Option<&A> {
+        let shadow = &self.partitions.get(es_core::partition::partition_of(id.as_bytes(), self.rules.partitions) as usize)?.shadow;
+        Some(&shadow.accounts[shadow.find(id)? as usize].state)
+    }
+
+    /// Whether the space of a task is a prefix of what was taken so far: each entry is what its aggregate was at some time, and nothing before the
+    /// position is missing. Returns the number of entries; `None` while the space is being restored, when it claims nothing.
+    ///
+    /// # Errors
+    /// The entry that differs; a space that cannot be read.
+    ///
+    /// # Panics
+    /// For a task that there is not.
+    pub fn store(&self, task: i32, snapshot: &impl StoreSnapshot) -> Result<Option<usize>, Violation> {
+        self.partitions[task as usize].store(snapshot).map_err(|what| Violation::new("store", format!("task {task}: {what}")))
+    }
+
+    fn violation(&mut self, violation: Violation) {
+        self.counts.violations += 1;
+        if self.violations.len() < KEPT {
+            self.violations.push(violation);
+        }
+    }
+
+    fn command(&mut self, record: &RecordRef<'_>) -> Result<(), Violation> {
+        let partition = &mut self.partitions[record.place.partition as usize];
+        let came = partition.shadow.process(record, &self.rules);
+        partition.next_command = record.offset + 1;
+        self.counts.commands += 1;
+        let mut due = |index, what| partition.due.push(Due { input: record.offset, index, what, seen: false });
+        match came {
+            Came::Repeated => self.counts.repeated += 1,
+            Came::Letter(cause) => due(0, What::Letter(cause)),
+            Came::Outcome { account, trace } => due(0, What::Outcome { account, trace }),
+            Came::Events { account, traces } => {
+                let count = traces.len() as u16;
+                for (index, (trace, state)) in traces.into_iter().enumerate() {
+                    due(index as u16, What::Event { account, trace, count, state });
+                }
+            }
+        }
+        partition.histories.resize_with(partition.shadow.accounts.len(), History::default);
+        Ok(())
+    }
+
+    /// An event or an outcome.
+    fn trace(&mut self, record: &RecordRef<'_>) -> Result<(), Violation> {
+        let wrong = |checker, what: &dyn fmt::Display| Err(Violation::new(checker, format!("{}: {what}", place(record))));
+        let headers = match Headers::read(record) {
+            Ok(headers) => headers,
+            Err(error) => return wrong("decision", &error),
+        };
+        let Some(from) = headers.provenance else { return wrong("one outcome per input", &"it does not say where it came from") };
+        if from.partition != record.place.partition || from.topic != self.topic {
+            return wrong("order", &format_args!("it comes from {} partition {}", from.topic, from.partition));
+        }
+        let (partition, role) = (&mut self.partitions[record.place.partition as usize], record.place.role);
+        let last = &mut partition.last[usize::from(role == Role::Outcomes)];
+        if *last > (from.offset, from.index) {
+            let (input, index) = *last;
+            return wrong("order", &format_args!("it is number {} of input {}, and follows number {index} of input {input}", from.index, from.offset));
+        }
+        *last = (from.offset, from.index);
+        let at = partition.due.partition_point(|due| (due.input, due.index) < (from.offset, from.index));
+        let due = partition.due.get_mut(at).filter(|due| (due.input, due.index) == (from.offset, from.index));
+        let Some(due) = due else {
+            let why = "its command must leave nothing like it: it repeats another one, or belongs to an earlier stretch, or does not exist";
+            return wrong("one outcome per input", &format_args!("it is number {} of input {}; {why}", from.index, from.offset));
+        };
+        if due.seen {
+            return wrong("one outcome per input", &format_args!("input {} has left the same before", from.offset));
+        }
+        due.seen = true;
+        let left = (headers.name.unwrap_or_default(), headers.sequence, digest_of(headers.causation_id.unwrap_or_default(), record.value.unwrap_or_default()));
+        let (account, trace, step) = match &due.what {
+            What::Event { account, trace, count, state } if role == Role::Events && *count == from.count => (*account, trace, Some(*state)),
+            What::Outcome { account, trace } if role == Role::Outcomes => (*account, trace, None),
+            what => return wrong("decision", &format_args!("input {} must leave {what}", from.offset)),
+        };
+        let id = &partition.shadow.accounts[account as usize].id;
+        if left != (trace.name, trace.sequence, trace.digest) || record.key != Some(id.as_bytes()) {
+            let checker = if left.1 == trace.sequence { "decision" } else { "sequence" };
+            let found = format!("it is {} number {} with the value {}", left.0, left.1, String::from_utf8_lossy(record.value.unwrap_or_default()));
+            return wrong(checker, &format_args!("input {} must leave {} of `{id}`, and {found}", from.offset, due.what));
+        }
+        match trace.name {
+            "Rejected" if step.is_none() => self.counts.rejected += 1,
+            "Nothing" if step.is_none() => self.counts.nothing += 1,
+            "Conflict" if step.is_none() => self.counts.conflicts += 1,
+            _ => self.counts.events += 1,
+        }
+        let history = &mut partition.histories[account as usize];
+        let (offset, through) = (record.offset as u32, from.offset as u32 + 1);
+        match step {
+            Some(state) => history.steps.push(Step { offset, through, state }),
+            None => history.outcomes.push((offset, through)),
+        }
+        Ok(())
+    }
+
+    fn letter(&mut self, record: &RecordRef<'_>) -> Result<(), Violation> {
+        use dead_letter::header::{CAUSE, OFFSET, PARTITION};
+        let wrong = |what: &dyn fmt::Display| Err(Violation::new("dead letter", format!("{}: {what}", place(record))));
+        let text = |name| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
+        let origin = text(PARTITION).and_then(|t| t.parse::<usize>().ok()).zip(text(OFFSET).and_then(|t| t.parse::<i64>().ok()));
+        let Some((number, input)) = origin.filter(|(number, _)| *number < self.partitions.len()) else { return wrong(&"it names no input") };
+        let partition = &mut self.partitions[number];
+        let at = partition.due.partition_point(|due| due.input < input);
+        match partition.due.get_mut(at).filter(|due| due.input == input) {
+            Some(Due { what: What::Letter(cause), seen, .. }) if !*seen && Some(cause.name()) == text(CAUSE) => {
+                *seen = true;
+                self.counts.dead_letters += 1;
+                Ok(())
+            }
+            Some(due) if due.seen => wrong(&format_args!("input {input} of partition {number} has left something before")),
+            Some(due) => wrong(&format_args!("input {input} of partition {number} must leave {}, not {:?}", due.what, text(CAUSE))),
+            None => wrong(&format_args!("input {input} of partition {number} repeats another one, or was settled before, or does not exist")),
+        }
+    }
+
+    fn changelog(&mut self, record: &RecordRef<'_>) -> Result<(), Violation> {
+        let wrong = |what: &dyn fmt::Display| Err(Violation::new("changelog", format!("{}: {what}", place(record))));
+        let partition = &mut self.partitions[record.place.partition as usize];
+        let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
+        if key == layout::POSITION {
+            match layout::read(value) {
+                Ok(marker) => partition.marker = Some(marker),
+                Err(error) => return wrong(&error),
+            }
+            return Ok(());
+        }
+        let Some(id) = layout::entry_id(key) else { return wrong(&"its key is none of ours") };
+        let entry: Entry<A> = match layout::read(value) {
+            Ok(entry) => entry,
+            Err(error) => return wrong(&error),
+        };
+        self.counts.changelog += 1;
+        match partition.was(id, &entry) {
+            Ok(()) => {
+                let account = partition.shadow.find(id).expect("it was there");
+                partition.histories[account as usize].logged = (entry.events_through, entry.outcomes_through);
+                Ok(())
+            }
+            Err(what) => wrong(&what),
+        }
+    }
+}
+
+impl<A: Decide> Partition<A> {
+    /// Whether the aggregate was like this at some time.
+    fn was(&self, id: &str, entry: &Entry<A>) -> Result<(), String> {
+        let Some(account) = self.shadow.find(id) else { return Err(format!("`{id}` never had a command")) };
+        let History { steps, outcomes, .. } = &self.histories[account as usize];
+        let known = match entry.sequence {
+            0 => entry.events_through == 0,
+            n => {
+                let step = steps.get(n as usize - 1);
+                step.is_some_and(|step| step.state == state_digest(&entry.state) && i64::from(step.through) == entry.events_through)
+            }
+        };
+        let through = |(_, through): &(u32, u32)| i64::from(*through).cmp(&entry.outcomes_through);
+        let known = known && (entry.outcomes_through == 0 || outcomes.binary_search_by(through).is_ok());
+        if known { Ok(()) } else { Err(format!("`{id}` was never like this: {}", super::show(entry))) }
+    }
+
+    /// Through which inputs' events and outcomes an aggregate was at a position.
+    fn at(&self, account: usize, position: &Position) -> (i64, i64) {
+        let History { steps, outcomes, .. } = &self.histories[account];
+        let step = steps.partition_point(|step| i64::from(step.offset) < position.events).checked_sub(1);
+        let outcome = outcomes.partition_point(|(offset, _)| i64::from(*offset) < position.outcomes).checked_sub(1);
+        (step.map_or(0, |at| steps[at].through.into()), outcome.map_or(0, |at| outcomes[at].1.into()))
+    }
+
+    /// The newest marker claims nothing that the changelog has not got.
+    fn marker_holds(&self) -> Result<(), String> {
+        let Some(marker) = &self.marker else { return Ok(()) };
+        for (number, account) in self.shadow.accounts.iter().enumerate() {
+            let (at, logged) = (self.at(number, marker), self.histories[number].logged);
+            if logged.0 < at.0 || logged.1 < at.1 {
+                return Err(format!("the marker {marker:?} claims `{}` through inputs {at:?}, and its newest record goes through {logged:?}", account.id));
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&self, snapshot: &impl StoreSnapshot) -> Result<Option<usize>, String> {
+        let get = |key| snapshot.get(key).map_err(|e| e.to_string());
+        if get(layout::RESTORING)?.is_some() {
+            return Ok(None);
+        }
+        let position = get(layout::POSITION)?.map(|bytes| layout::read::<Position>(&bytes)).transpose().map_err(|e| e.to_string())?;
+        let position = position.unwrap_or(Position::START);
+        let mut held = vec![(0, 0); self.shadow.accounts.len()];
+        let mut count = 0;
+        for pair in snapshot.prefix(&[layout::ENTRY]) {
+            let (key, value) = pair.map_err(|e| e.to_string())?;
+            let id = layout::entry_id(&key).ok_or("a key is no UTF-8")?;
+            let entry = layout::read::<Entry<A>>(&value).map_err(|e| format!("`{id}`: {e}"))?;
+            if entry.is_new() {
+                continue;
+            }
+            self.was(id, &entry)?;
+            let account = self.shadow.find(id).expect("it was there");
+            held[account as usize] = (entry.events_through, entry.outcomes_through);
+            count += 1;
+        }
+        for (number, held) in held.into_iter().enumerate() {
+            let at = self.at(number, &position);
+            // What a restore read from the changelog may be newer than its marker.
+            if held.0 < at.0 || held.1 < at.1 {
+                let id = &self.shadow.accounts[number].id;
+                return Err(format!("`{id}` goes through inputs {held:?}, and its position {position:?} through {at:?}"));
+            }
+        }
+        Ok(Some(count))
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Letter(cause) => write!(f, "a dead letter `{}`", cause.name()),
+            What::Outcome { trace, .. } => write!(f, "the outcome {}", trace.name),
+            What::Event { trace, .. } => write!(f, "{} number {}", trace.name, trace.sequence),
+        }
+    }
+}
+
+fn place(record: &RecordRef<'_>) -> String {
+    let key = record.key.map(String::from_utf8_lossy).unwrap_or_default();
+    let role = format!("{:?}", record.place.role).to_lowercase();
+    format!("{role} partition {} offset {} (`{}`)", record.place.partition, record.offset, key.escape_debug())
+}
