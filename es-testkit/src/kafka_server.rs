@@ -36,7 +36,7 @@ mod trials;
 
 pub use distribution::{Distribution, KAFKA_VERSION};
 pub use security::Security;
-pub use server::{Server, ServerOptions};
+pub use server::{Proxied, Server, ServerOptions};
 pub use tools::{NewRecord, ReadRecord};
 pub use trials::{BrokerTest, run_broker_tests};
 

@@ -10,6 +10,8 @@ mod diff;
 pub mod kafka_server;
 #[cfg(feature = "laws")]
 pub mod laws;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 pub mod scenario;
 pub mod simulation;
 pub mod store;

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub struct ServerOptions {
     /// Also listen with SASL, with TLS and with both: see [`Security`]. The plain listener stays.
     pub security: bool,
+    /// Also listen for clients behind a proxy: see [`Proxied`]. The plain listener stays.
+    pub proxied: bool,
     /// The broker's largest heap, in MiB.
     pub heap_megabytes: u32,
     /// Broker settings, which win over the ones for tests.
@@ -25,7 +27,7 @@ pub struct ServerOptions {
 impl Default for ServerOptions {
     /// A plain broker with 512 MiB of heap.
     fn default() -> Self {
-        ServerOptions { security: false, heap_megabytes: 512, settings: Vec::new() }
+        ServerOptions { security: false, proxied: false, heap_megabytes: 512, settings: Vec::new() }
     }
 }
 
@@ -47,7 +49,18 @@ struct OwnBroker {
     heap_megabytes: u32,
     address: SocketAddr,
     security: Option<Security>,
+    proxied: Option<Proxied>,
     process: Option<GuardedProcess>,
+}
+
+/// A second plain listener of the broker. To the clients that connect there the broker gives the address of a proxy as its own: so what
+/// connects to the proxy first, stays behind it. Both ports stay the same over [`Server::restart`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proxied {
+    /// Where the broker listens.
+    pub upstream: SocketAddr,
+    /// The port of the loopback interface where the broker says that it listens. It is the proxy's to take.
+    pub listen: u16,
 }
 
 impl Server {
@@ -95,6 +108,11 @@ impl Server {
     /// The listeners with TLS and SASL, if [`ServerOptions::security`] asked for them.
     pub fn security(&self) -> Option<&Security> {
         self.own.as_ref()?.security.as_ref()
+    }
+
+    /// The listener behind a proxy, if [`ServerOptions::proxied`] asked for it.
+    pub fn proxied(&self) -> Option<Proxied> {
+        self.own.as_ref()?.proxied
     }
 
     /// A name that starts with `prefix` and that nobody else uses, for a topic or a group.
@@ -153,11 +171,13 @@ impl Server {
 impl OwnBroker {
     fn create(distribution: &Distribution, options: &ServerOptions) -> Result<Self, KafkaError> {
         let folder = new_folder().map_err(|e| KafkaError::failed("could not make a folder for the broker", e))?;
-        let ports: [u16; 5] = free_ports()?;
+        let ports: [u16; 7] = free_ports()?;
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let mut broker = OwnBroker {
             heap_megabytes: options.heap_megabytes,
-            address: SocketAddr::from(([127, 0, 0, 1], ports[0])),
+            address: local(ports[0]),
             security: None,
+            proxied: options.proxied.then(|| Proxied { upstream: local(ports[5]), listen: ports[6] }),
             process: None,
             folder,
         };
@@ -186,12 +206,17 @@ impl OwnBroker {
             listeners += ",";
             listeners += &security.listener_urls();
         }
+        let mut advertised = listeners.clone();
+        if let Some(Proxied { upstream, listen }) = self.proxied {
+            listeners += &format!(",PROXIED://{upstream}");
+            advertised += &format!(",PROXIED://{}:{listen}", upstream.ip());
+        }
         format!(
             "process.roles=broker,controller
 node.id=1
 listeners={listeners},CONTROLLER://{controller}
-advertised.listeners={listeners}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+advertised.listeners={advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers={controller}
