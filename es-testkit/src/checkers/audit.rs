@@ -67,8 +67,6 @@ struct Partition<A> {
     histories: Vec<History>,
     /// What commands must leave, in the order of their offsets.
     due: Vec<Due>,
-    /// The offset behind the last command.
-    next_command: i64,
     /// The input and the index of the last event, and of the last outcome.
     last: [(i64, u16); 2],
     marker: Option<Position>,
@@ -119,7 +117,6 @@ impl<A: Decide> Audit<A> {
             shadow: Shadow::new(number),
             histories: Vec::new(),
             due: Vec::new(),
-            next_command: 0,
             last: [(-1, 0); 2],
             marker: None,
         };
@@ -223,7 +220,6 @@ impl<A: Decide> Audit<A> {
     fn command(&mut self, record: &RecordRef<'_>) -> Result<(), Violation> {
         let partition = &mut self.partitions[record.place.partition as usize];
         let came = partition.shadow.process(record, &self.rules);
-        partition.next_command = record.offset + 1;
         self.counts.commands += 1;
         let mut due = |index, what| partition.due.push(Due { input: record.offset, index, what, seen: false });
         match came {
