@@ -113,13 +113,8 @@ impl<A: Decide> Audit<A> {
     /// application's settings.
     pub fn new(topic: TopicId, partitions: i32, command_memory: Duration, max_command_bytes: usize) -> Self {
         let memory = Millis::try_from(command_memory.as_millis()).unwrap_or(Millis::MAX);
-        let partition = |number| Partition {
-            shadow: Shadow::new(number),
-            histories: Vec::new(),
-            due: Vec::new(),
-            last: [(-1, 0); 2],
-            marker: None,
-        };
+        let partition =
+            |number| Partition { shadow: Shadow::new(number), histories: Vec::new(), due: Vec::new(), last: [(-1, 0); 2], marker: None };
         Audit {
             rules: Rules { topic: topic.to_string(), partitions, memory, max_command_bytes },
             topic,
@@ -181,7 +176,8 @@ impl<A: Decide> Audit<A> {
                 ));
             }
             partition.shadow.forget(&self.rules);
-            missing.extend(partition.marker_holds().map_err(|what| Violation::new("changelog", format!("partition {number}: {what}"))).err());
+            missing
+                .extend(partition.marker_holds().map_err(|what| Violation::new("changelog", format!("partition {number}: {what}"))).err());
         }
         missing.into_iter().for_each(|violation| self.violation(violation));
         std::mem::take(&mut self.violations)
@@ -252,7 +248,10 @@ impl<A: Decide> Audit<A> {
         let last = &mut partition.last[usize::from(role == Role::Outcomes)];
         if *last > (from.offset, from.index) {
             let (input, index) = *last;
-            return wrong("order", &format_args!("it is number {} of input {}, and follows number {index} of input {input}", from.index, from.offset));
+            return wrong(
+                "order",
+                &format_args!("it is number {} of input {}, and follows number {index} of input {input}", from.index, from.offset),
+            );
         }
         *last = (from.offset, from.index);
         let at = partition.due.partition_point(|due| (due.input, due.index) < (from.offset, from.index));
@@ -265,7 +264,11 @@ impl<A: Decide> Audit<A> {
             return wrong("one outcome per input", &format_args!("input {} has left the same before", from.offset));
         }
         due.seen = true;
-        let left = (headers.name.unwrap_or_default(), headers.sequence, digest_of(headers.causation_id.unwrap_or_default(), record.value.unwrap_or_default()));
+        let left = (
+            headers.name.unwrap_or_default(),
+            headers.sequence,
+            digest_of(headers.causation_id.unwrap_or_default(), record.value.unwrap_or_default()),
+        );
         let (account, trace, step) = match &due.what {
             What::Event { account, trace, count, state } if role == Role::Events && *count == from.count => (*account, trace, Some(*state)),
             What::Outcome { account, trace } if role == Role::Outcomes => (*account, trace, None),
@@ -274,7 +277,8 @@ impl<A: Decide> Audit<A> {
         let id = &partition.shadow.accounts[account as usize].id;
         if left != (trace.name, trace.sequence, trace.digest) || record.key != Some(id.as_bytes()) {
             let checker = if left.1 == trace.sequence { "decision" } else { "sequence" };
-            let found = format!("it is {} number {} with the value {}", left.0, left.1, String::from_utf8_lossy(record.value.unwrap_or_default()));
+            let found =
+                format!("it is {} number {} with the value {}", left.0, left.1, String::from_utf8_lossy(record.value.unwrap_or_default()));
             return wrong(checker, &format_args!("input {} must leave {} of `{id}`, and {found}", from.offset, due.what));
         }
         match trace.name {
@@ -297,7 +301,9 @@ impl<A: Decide> Audit<A> {
         let wrong = |what: &dyn fmt::Display| Err(Violation::new("dead letter", format!("{}: {what}", place(record))));
         let text = |name| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
         let origin = text(PARTITION).and_then(|t| t.parse::<usize>().ok()).zip(text(OFFSET).and_then(|t| t.parse::<i64>().ok()));
-        let Some((number, input)) = origin.filter(|(number, _)| *number < self.partitions.len()) else { return wrong(&"it names no input") };
+        let Some((number, input)) = origin.filter(|(number, _)| *number < self.partitions.len()) else {
+            return wrong(&"it names no input");
+        };
         let partition = &mut self.partitions[number];
         let at = partition.due.partition_point(|due| due.input < input);
         match partition.due.get_mut(at).filter(|due| due.input == input) {
@@ -308,7 +314,9 @@ impl<A: Decide> Audit<A> {
             }
             Some(due) if due.seen => wrong(&format_args!("input {input} of partition {number} has left something before")),
             Some(due) => wrong(&format_args!("input {input} of partition {number} must leave {}, not {:?}", due.what, text(CAUSE))),
-            None => wrong(&format_args!("input {input} of partition {number} repeats another one, or was settled before, or does not exist")),
+            None => {
+                wrong(&format_args!("input {input} of partition {number} repeats another one, or was settled before, or does not exist"))
+            }
         }
     }
 
@@ -371,7 +379,10 @@ impl<A: Decide> Partition<A> {
         for (number, account) in self.shadow.accounts.iter().enumerate() {
             let (at, logged) = (self.at(number, marker), self.histories[number].logged);
             if logged.0 < at.0 || logged.1 < at.1 {
-                return Err(format!("the marker {marker:?} claims `{}` through inputs {at:?}, and its newest record goes through {logged:?}", account.id));
+                return Err(format!(
+                    "the marker {marker:?} claims `{}` through inputs {at:?}, and its newest record goes through {logged:?}",
+                    account.id
+                ));
             }
         }
         Ok(())
