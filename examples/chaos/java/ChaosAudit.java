@@ -151,15 +151,19 @@ public class ChaosAudit {
         account[0]++;
         String type = text(record, "ce_type");
         long amount = "Deposited".equals(type) || "Withdrawn".equals(type) ? amount(record) : 0;
+        // Amounts are unsigned; the sums over all accounts are taken modulo 2^64.
         if ("Deposited".equals(type)) {
-            account[1] = Math.addExact(account[1], amount);
-            deposited = Math.addExact(deposited, amount);
+            if (Long.compareUnsigned(account[1] + amount, amount) < 0) {
+                violated("no balance is ever negative", place(record) + " overflows: " + Long.toUnsignedString(account[1]) + " + " + Long.toUnsignedString(amount));
+            }
+            account[1] += amount;
+            deposited += amount;
         } else if ("Withdrawn".equals(type)) {
+            if (Long.compareUnsigned(account[1], amount) < 0) {
+                violated("no balance is ever negative", place(record) + " leaves " + Long.toUnsignedString(account[1]) + " - " + Long.toUnsignedString(amount));
+            }
             account[1] -= amount;
-            withdrawn = Math.addExact(withdrawn, amount);
-        }
-        if (account[1] < 0) {
-            violated("no balance is ever negative", place(record) + " leaves " + account[1]);
+            withdrawn += amount;
         }
     }
 
@@ -197,15 +201,16 @@ public class ChaosAudit {
                     violated("each command without an id has exactly one outcome", "that at partition " + partition + " offset " + offset + " has none"));
         });
         long balances = accounts.values().stream().mapToLong(account -> account[1]).sum();
+        String sum = Long.toUnsignedString(deposited) + " - " + Long.toUnsignedString(withdrawn);
         if (balances != deposited - withdrawn) {
-            violated("the balances are deposits less withdrawals", deposited + " - " + withdrawn + " is not " + balances);
+            violated("the balances are deposits less withdrawals", sum + " is not " + Long.toUnsignedString(balances));
         }
         tell("each command id has exactly one outcome", commands + " commands with " + sent.cardinality() + " ids: " + events + " events, " + outcomes + " outcomes, " + conflicts + " of them conflicts");
         tell("each command without an id has exactly one outcome", nameless.values().stream().mapToInt(BitSet::cardinality).sum() + " commands");
         tell("dead letters are of rubbish alone", letters + " dead letters");
         tell("ce_sequence is gapless", events + " events of " + accounts.size() + " accounts");
         tell("no balance is ever negative", events + " prefixes");
-        tell("the balances are deposits less withdrawals", deposited + " - " + withdrawn + " = " + balances);
+        tell("the balances are deposits less withdrawals", sum + " = " + Long.toUnsignedString(balances) + " (modulo 2^64)");
     }
 
     private void rest(Admin admin, String group, List<String> topics) throws Exception {
@@ -268,7 +273,7 @@ public class ChaosAudit {
         while (end < value.length() && Character.isDigit(value.charAt(end))) {
             end++;
         }
-        return Long.parseLong(value.substring(at, end));
+        return Long.parseUnsignedLong(value.substring(at, end));
     }
 
     private static byte[] bytes(ConsumerRecord<byte[], byte[]> record, String name) {

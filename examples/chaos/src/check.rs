@@ -247,7 +247,8 @@ fn java(world: &World) -> Vec<Verdict> {
         }
     }
     if verdicts.is_empty() || (!ended && verdicts.iter().all(|v| v.violations.is_empty())) {
-        verdicts.push(Verdict::violated("Java", format!("it did not end well: {text}")));
+        let said: Vec<&str> = text.lines().filter(|line| !line.contains("] WARN ")).collect();
+        verdicts.push(Verdict::violated("Java", format!("it did not end well: {}", said.join("\n"))));
     }
     verdicts
 }

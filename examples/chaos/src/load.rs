@@ -272,8 +272,11 @@ impl Sender {
             480..560 => typed(b"Deposit", br#"{"amount":"many"}"#),
             560..640 => typed(b"Deposit", br#"{"amount":-1}"#),
             640..720 => Record { headers: vec![("ce_type", b"Deposit".to_vec()), ("ce_id", b"\xff\xfe".to_vec())], ..with(br#"{"amount":1}"#) },
-            // Its fold overflows on every account that is not empty.
-            720..820 => typed(b"Deposit", format!(r#"{{"amount":{}}}"#, u64::MAX).as_bytes()),
+            // All but the first for each of these accounts overflow.
+            720..820 => {
+                let key = format!("rich-{}", self.random.below(8)).into_bytes();
+                Record { key: Some(key), ..typed(b"Deposit", format!(r#"{{"amount":{}}}"#, u64::MAX).as_bytes()) }
+            }
             820..900 => {
                 let right = partition_of(key.as_bytes(), self.options.partitions);
                 Record { partition: Some((right + 1) % self.options.partitions), ..typed(b"Deposit", br#"{"amount":7}"#) }

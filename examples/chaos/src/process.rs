@@ -45,7 +45,6 @@ pub(crate) struct App {
     read: u64,
     /// The end of a line that was not whole yet.
     rest: String,
-    started: Instant,
     /// Since when it has been down, until it processes again.
     pub(crate) away: Option<Instant>,
     pub(crate) processing: bool,
@@ -76,7 +75,6 @@ impl App {
             child: None,
             read: 0,
             rest: String::new(),
-            started: Instant::now(),
             away: None,
             processing: false,
             paused: false,
@@ -91,11 +89,6 @@ impl App {
         self.child.is_some()
     }
 
-    /// How long it has lived.
-    pub(crate) fn age(&self) -> Duration {
-        self.started.elapsed()
-    }
-
     /// Starts it.
     pub(crate) fn start(&mut self, world: &World, variant: Variant) -> Result<(), String> {
         let failed = |e: &dyn std::fmt::Display| format!("{} cannot be started: {e}", self.name);
@@ -103,8 +96,7 @@ impl App {
         let log = File::options().create(true).append(true).open(&self.log).map_err(|e| failed(&e))?;
         let child = command(world, &self.folder, variant, &["run"]).stdout(Stdio::null()).stderr(log).spawn().map_err(|e| failed(&e))?;
         self.child = Some(child);
-        self.started = Instant::now();
-        self.away.get_or_insert(self.started);
+        self.away.get_or_insert_with(Instant::now);
         (self.processing, self.paused, self.stopping) = (false, false, None);
         Ok(())
     }

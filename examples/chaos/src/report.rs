@@ -166,7 +166,7 @@ impl Report {
         if let Some(folder) = &self.evidence {
             writeln!(out, "\n## Violations\n\nRecords, logs and the order of the faults are in `{}`; begin with `README.txt` there.\n", folder.display())?;
             for (round, checker, what) in self.violations() {
-                writeln!(out, "- round {round}, {checker}: {what}")?;
+                writeln!(out, "- round {round}, {checker}: {}", what.replace('\n', "\n  "))?;
             }
         }
         writeln!(out, "\n## Faults\n\n| fault | struck | |\n|---|---|---|")?;
