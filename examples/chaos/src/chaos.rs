@@ -14,6 +14,7 @@ use crate::report::{Report, Verdict};
 use crate::watch::Watch;
 use crate::world::World;
 use es_kafka::record::Role;
+use es_testkit::disk_faults;
 use es_testkit::proxy::{Api, Rules, StrikeHandle};
 use es_testkit::simulation::Random;
 use std::cmp::Reverse;
@@ -34,6 +35,8 @@ pub(crate) enum Act {
     Strike(Kind, Fault),
     Start(usize),
     Continue(usize),
+    /// The disk of a process is well again.
+    Mend(usize),
 }
 
 /// Everything. Its fields end in this order.
@@ -91,7 +94,7 @@ impl Chaos {
         let load = Load::start(load, random.split())?;
         let watch = Watch::start(Ends::new(&world)?, load.ledger.clone());
         Ok(Chaos {
-            apps: (0..options.processes as usize).map(|number| App::new(number, &world)).collect(),
+            apps: (0..options.processes as usize).map(|number| App::new(number, &world)).collect::<Result<_, _>>()?,
             aimed: Vec::new(),
             strikes: Vec::new(),
             watch,
@@ -119,7 +122,12 @@ impl Chaos {
     pub(crate) fn run(&mut self) -> Result<(), Stop> {
         let outcome = self.rounds();
         self.progress.clear();
-        self.report.close(self.begun.elapsed(), self.load.ledger.acknowledged(), self.load.ledger.poison.load(Ordering::Relaxed), self.world.proxy.counts());
+        self.report.close(
+            self.begun.elapsed(),
+            self.load.ledger.acknowledged(),
+            self.load.ledger.poison.load(Ordering::Relaxed),
+            self.world.proxy.counts(),
+        );
         self.report.counts = self.checks.counts();
         if self.report.is_violated() {
             let folder = evidence::keep(&self.options.evidence, &self.world, &self.report, &self.struck, &self.apps, self.begun);
@@ -181,7 +189,8 @@ impl Chaos {
         while Instant::now() < until {
             self.turn("faults")?;
             let idle_since = self.watch.advanced().max(begun);
-            let stalled = idle_since.elapsed().as_secs() > self.options.stall_seconds && self.load.ledger.backlog.load(Ordering::Relaxed) > 0;
+            let stalled =
+                idle_since.elapsed().as_secs() > self.options.stall_seconds && self.load.ledger.backlog.load(Ordering::Relaxed) > 0;
             if stalled {
                 let what = format!("nothing was committed for {} s", self.options.stall_seconds);
                 self.report.verdict(Verdict::violated("goes on by itself", what));
@@ -205,6 +214,7 @@ impl Chaos {
         // What is still kept arrives late, as all that a network keeps.
         proxy.release();
         for app in 0..self.apps.len() {
+            self.apps[app].disk.set(disk_faults::Fault::None);
             if self.apps[app].paused {
                 self.apps[app].signal("CONT");
             }
@@ -268,6 +278,7 @@ impl Chaos {
                     self.apps[app].start(&self.world, variant)?;
                 }
                 Some(Act::Continue(app)) => self.apps[app].signal("CONT"),
+                Some(Act::Mend(app)) => self.apps[app].disk.set(disk_faults::Fault::None),
                 Some(Act::Start(_)) | None => {}
             }
         }
@@ -306,7 +317,10 @@ impl Chaos {
                     None => {
                         let asked = if asked.is_some() { " after SIGTERM" } else { " by itself" };
                         self.report.ended(format!("{code}: unexplained"));
-                        self.report.verdict(Verdict::violated("exits", format!("{name} ended{asked} with {code}, and no fault explains it: {words}")));
+                        self.report.verdict(Verdict::violated(
+                            "exits",
+                            format!("{name} ended{asked} with {code}, and no fault explains it: {words}"),
+                        ));
                     }
                 },
                 (None, _) => {

@@ -54,7 +54,14 @@ impl Checks {
     }
 
     /// Runs the checkers over what is new since the last round.
-    pub(crate) fn round(&mut self, world: &World, apps: &[App], ledger: &Ledger, variant: Variant, last: bool) -> Result<Vec<Verdict>, String> {
+    pub(crate) fn round(
+        &mut self,
+        world: &World,
+        apps: &[App],
+        ledger: &Ledger,
+        variant: Variant,
+        last: bool,
+    ) -> Result<Vec<Verdict>, String> {
         let before = self.audit.counts();
         let violations = self.follow(world)?;
         let seen = self.audit.counts();
@@ -110,9 +117,13 @@ impl Checks {
     fn ledger(&self, world: &World, ledger: &Ledger) -> Verdict {
         let mut wrong = Vec::new();
         for (partition, acknowledged) in ledger.acknowledged.iter().enumerate() {
-            let (acknowledged, held) = (acknowledged.load(Ordering::SeqCst), self.follower.next(Place::new(Role::Commands, partition as i32)));
+            let (acknowledged, held) =
+                (acknowledged.load(Ordering::SeqCst), self.follower.next(Place::new(Role::Commands, partition as i32)));
             if acknowledged != held as u64 {
-                wrong.push(format!("{}[{partition}]: {acknowledged} commands were acknowledged, {held} are there", world.topic(Role::Commands)));
+                wrong.push(format!(
+                    "{}[{partition}]: {acknowledged} commands were acknowledged, {held} are there",
+                    world.topic(Role::Commands)
+                ));
             }
         }
         let (ids, failed) = (ledger.ids.load(Ordering::SeqCst), ledger.failed.load(Ordering::SeqCst));
@@ -231,8 +242,15 @@ fn java(world: &World) -> Vec<Verdict> {
     let server = world.broker.server();
     let topic = |role| world.topic(role);
     let group = world.topology.group();
-    let arguments =
-        [server.bootstrap_servers(), &group, topic(Role::Commands), topic(Role::Events), topic(Role::Outcomes), topic(Role::DeadLetters), topic(Role::Changelog)];
+    let arguments = [
+        server.bootstrap_servers(),
+        &group,
+        topic(Role::Commands),
+        topic(Role::Events),
+        topic(Role::Outcomes),
+        topic(Role::DeadLetters),
+        topic(Role::Changelog),
+    ];
     let (text, ended) = match server.run_tool(&source.to_string_lossy(), &arguments, b"") {
         Ok(text) => (text, true),
         Err(error) => (error.to_string(), false),

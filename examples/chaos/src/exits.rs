@@ -41,7 +41,16 @@ const RULES: &[Rule] = &[
     },
     Rule {
         said: &["ended at once (the shutdown took too long)", "ended at once (closing the connections took too long)"],
-        faults: &[Kind::BrokerKill, Kind::BlackHole, Kind::LongPause, Kind::ShortPause, Kind::EndTxn, Kind::Produce, Kind::OffsetCommit],
+        faults: &[
+            Kind::BrokerKill,
+            Kind::BlackHole,
+            Kind::LongPause,
+            Kind::ShortPause,
+            Kind::EndTxn,
+            Kind::Produce,
+            Kind::OffsetCommit,
+            Kind::DiskSlow,
+        ],
         within: Duration::from_secs(30),
         why: "could not settle at its shutdown",
     },
@@ -50,6 +59,12 @@ const RULES: &[Rule] = &[
         faults: &[Kind::FolderDeleted, Kind::StoreTorn, Kind::StoreOlder, Kind::StoreForeign],
         within: Duration::from_secs(60),
         why: "its store was damaged",
+    },
+    Rule {
+        said: &["the state store", "state folder", "No space left", "Input/output error"],
+        faults: &[Kind::DiskFull, Kind::DiskFailing],
+        within: Duration::from_secs(20),
+        why: "it could not write its store",
     },
 ];
 

@@ -87,6 +87,12 @@ impl Chaos {
                 fence(self.world.broker.bootstrap_servers.clone(), id.clone());
                 self.struck(kind, Some(app), Duration::from_secs(5), format!("{id} is fenced"));
             }
+            Fault::Disk { app, fault, time } => {
+                let Some(app) = target(app) else { return };
+                self.apps[app].disk.set(fault);
+                self.later(time, Act::Mend(app));
+                self.struck(kind, Some(app), time, format!("its disk: {fault:?} for {time:?}"));
+            }
             Fault::Store { app, other, what, draw } => {
                 let Some(app) = target(app) else { return };
                 self.kill(app, Duration::from_millis(200));
@@ -108,13 +114,20 @@ impl Chaos {
 
     /// Looks after the faults that wait for a request.
     pub(crate) fn aim(&mut self) {
-        let (due, waiting) = std::mem::take(&mut self.aimed).into_iter().partition(|aimed| aimed.strike.struck(Duration::ZERO) || aimed.until < Instant::now());
+        let (due, waiting) = std::mem::take(&mut self.aimed)
+            .into_iter()
+            .partition(|aimed| aimed.strike.struck(Duration::ZERO) || aimed.until < Instant::now());
         self.aimed = waiting;
         let due: Vec<Aimed> = due;
         for Aimed { app, strike, down, .. } in due {
             if strike.struck(Duration::ZERO) && self.apps[app].lives() {
                 self.kill(app, down);
-                self.struck(Kind::KillInCommit, Some(app), Duration::ZERO, format!("killed while its commit was on the way, down for {down:?}"));
+                self.struck(
+                    Kind::KillInCommit,
+                    Some(app),
+                    Duration::ZERO,
+                    format!("killed while its commit was on the way, down for {down:?}"),
+                );
             } else {
                 strike.withdraw();
             }

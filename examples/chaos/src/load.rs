@@ -88,8 +88,9 @@ impl Load {
             .set("message.max.bytes", "20000000")
             .set("reconnect.backoff.max.ms", "500")
             .set("retry.backoff.max.ms", "500");
-        let producer: ThreadedProducer<Acknowledged> =
-            config.create_with_context(Acknowledged(ledger.clone())).map_err(|e| format!("the producer of commands cannot be made: {e}"))?;
+        let producer: ThreadedProducer<Acknowledged> = config
+            .create_with_context(Acknowledged(ledger.clone()))
+            .map_err(|e| format!("the producer of commands cannot be made: {e}"))?;
         let sender = Sender { producer, options, random, ledger: ledger.clone(), recent: VecDeque::new() };
         let thread = thread::Builder::new().name("load".into()).spawn(move || sender.run()).map_err(|e| e.to_string())?;
         Ok(Load { ledger, thread: Some(thread) })
@@ -271,7 +272,9 @@ impl Sender {
             400..480 => Record { key: Some(b"\xff\xfe\x00".to_vec()), ..typed(b"Deposit", br#"{"amount":1}"#) },
             480..560 => typed(b"Deposit", br#"{"amount":"many"}"#),
             560..640 => typed(b"Deposit", br#"{"amount":-1}"#),
-            640..720 => Record { headers: vec![("ce_type", b"Deposit".to_vec()), ("ce_id", b"\xff\xfe".to_vec())], ..with(br#"{"amount":1}"#) },
+            640..720 => {
+                Record { headers: vec![("ce_type", b"Deposit".to_vec()), ("ce_id", b"\xff\xfe".to_vec())], ..with(br#"{"amount":1}"#) }
+            }
             // All but the first for each of these accounts overflow.
             720..820 => {
                 let key = format!("rich-{}", self.random.below(8)).into_bytes();

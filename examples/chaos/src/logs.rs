@@ -78,7 +78,8 @@ impl Ends {
         let mut unrest = Vec::new();
         for (role, topic) in &self.topics {
             for partition in 0..self.partitions {
-                let end = |c: &BaseConsumer<Quiet>| c.fetch_watermarks(topic, partition, ANSWER).map(|(_, end)| end).map_err(|e| e.to_string());
+                let end =
+                    |c: &BaseConsumer<Quiet>| c.fetch_watermarks(topic, partition, ANSWER).map(|(_, end)| end).map_err(|e| e.to_string());
                 let (stable, high) = (end(&self.committed)?, end(&self.uncommitted)?);
                 if stable != high {
                     unrest.push(format!("{topic}[{partition}]: an open transaction at {stable}, and the end is {high}"));

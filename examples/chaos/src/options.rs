@@ -73,7 +73,8 @@ impl Options {
             None => {
                 let seconds = self.minutes.unwrap_or(3.0).max(0.5) * 60.0;
                 // Several even in a short run, since each runs with other settings.
-                let count = ((seconds / longest as f64).ceil() as u32).max((seconds / 60.0) as u32).clamp(1, (seconds / 45.0).max(1.0) as u32);
+                let count =
+                    ((seconds / longest as f64).ceil() as u32).max((seconds / 60.0) as u32).clamp(1, (seconds / 45.0).max(1.0) as u32);
                 (Duration::from_secs_f64(seconds / f64::from(count)), count)
             }
         }

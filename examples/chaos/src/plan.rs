@@ -2,6 +2,7 @@
 
 use crate::options::Options;
 use clap::ValueEnum;
+use es_testkit::disk_faults;
 use es_testkit::proxy::{Action, Api, Direction, ErrorCode, When};
 use es_testkit::simulation::Random;
 use std::time::Duration;
@@ -45,6 +46,12 @@ pub(crate) enum Kind {
     StoreOlder,
     /// A process is killed and gets another one's store.
     StoreForeign,
+    /// The disk of a process is full for a while.
+    DiskFull,
+    /// The disk of a process is slow for a while, or one call takes seconds.
+    DiskSlow,
+    /// Writes or syncs of a process fail for a while.
+    DiskFailing,
 }
 
 impl Kind {
@@ -66,6 +73,8 @@ impl Kind {
             Kind::BlackHole => 80.0,
             Kind::Fence => 40.0,
             Kind::FolderDeleted | Kind::StoreTorn | Kind::StoreOlder | Kind::StoreForeign => 30.0,
+            Kind::DiskFull | Kind::DiskSlow => 50.0,
+            Kind::DiskFailing => 30.0,
         }
     }
 
@@ -104,6 +113,8 @@ pub(crate) enum Fault {
     Fence { app: usize },
     /// SIGKILL and something done to the store.
     Store { app: usize, other: usize, what: Kind, draw: u64 },
+    /// The disk of a process.
+    Disk { app: usize, fault: disk_faults::Fault, time: Duration },
 }
 
 /// What strikes at which time of a round.
@@ -191,6 +202,20 @@ fn fault(kind: Kind, random: &mut Random, processes: usize, session: Duration) -
         Kind::Fence => Fault::Fence { app },
         Kind::FolderDeleted | Kind::StoreTorn | Kind::StoreOlder | Kind::StoreForeign => {
             Fault::Store { app, other: random.below(processes as u64) as usize, what: kind, draw: random.next() }
+        }
+        Kind::DiskFull => {
+            Fault::Disk { app, fault: disk_faults::Fault::Full { room: random.below(200_000) }, time: random.millis(500, 6000) }
+        }
+        Kind::DiskSlow if random.chance(500) => {
+            Fault::Disk { app, fault: disk_faults::Fault::Slow(random.millis(5, 300)), time: random.millis(1000, 8000) }
+        }
+        Kind::DiskSlow => {
+            let time = random.millis(1000, 12_000);
+            Fault::Disk { app, fault: disk_faults::Fault::SlowOnce(time), time }
+        }
+        Kind::DiskFailing => {
+            let fault = random.pick(&[disk_faults::Fault::FailingSync, disk_faults::Fault::FailingWrites]);
+            Fault::Disk { app, fault, time: random.millis(100, 2000) }
         }
     }
 }

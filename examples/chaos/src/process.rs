@@ -2,6 +2,7 @@
 
 use crate::plan::Kind;
 use crate::world::World;
+use es_testkit::disk_faults::DiskFaults;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -39,6 +40,7 @@ impl std::fmt::Display for Variant {
 pub(crate) struct App {
     pub(crate) name: String,
     pub(crate) folder: PathBuf,
+    pub(crate) disk: DiskFaults,
     child: Option<Child>,
     log: PathBuf,
     /// How much of the log was looked at.
@@ -66,10 +68,15 @@ pub(crate) struct Ended {
 }
 
 impl App {
-    pub(crate) fn new(number: usize, world: &World) -> Self {
+    /// A process that does not run yet.
+    pub(crate) fn new(number: usize, world: &World) -> Result<Self, String> {
         let name = format!("p{}", number + 1);
-        App {
-            folder: world.folder.join("state").join(&name),
+        let folder = world.folder.join("state").join(&name);
+        let disk = fs::create_dir_all(&folder).and_then(|()| DiskFaults::build(&world.folder.join("tools").join(&name), &folder));
+        let disk = disk.map_err(|e| format!("no faults of disks: {e}"))?;
+        Ok(App {
+            folder,
+            disk,
             log: world.folder.join("logs").join(format!("{name}.log")),
             name,
             child: None,
@@ -81,7 +88,7 @@ impl App {
             stopping: None,
             tail: VecDeque::new(),
             lives: 0,
-        }
+        })
     }
 
     /// Whether there is a process.
@@ -94,7 +101,10 @@ impl App {
         let failed = |e: &dyn std::fmt::Display| format!("{} cannot be started: {e}", self.name);
         self.lives += 1;
         let log = File::options().create(true).append(true).open(&self.log).map_err(|e| failed(&e))?;
-        let child = command(world, &self.folder, variant, &["run"]).stdout(Stdio::null()).stderr(log).spawn().map_err(|e| failed(&e))?;
+        let mut command = command(world, &self.folder, variant, &["run"]);
+        // The log of its writes would be of use for power losses alone.
+        command.envs(self.disk.environment()).env("ES_DISK_FAULTS_LOG", "/dev/null");
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().map_err(|e| failed(&e))?;
         self.child = Some(child);
         self.away.get_or_insert_with(Instant::now);
         (self.processing, self.paused, self.stopping) = (false, false, None);

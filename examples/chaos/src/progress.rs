@@ -22,7 +22,17 @@ impl Progress {
     }
 
     #[allow(clippy::too_many_arguments, reason = "each is one figure of the line")]
-    pub(crate) fn show(&mut self, round: &str, phase: &str, time: Duration, sent: u64, committed: u64, transactions: u64, kills: u64, faults: u64) {
+    pub(crate) fn show(
+        &mut self,
+        round: &str,
+        phase: &str,
+        time: Duration,
+        sent: u64,
+        committed: u64,
+        transactions: u64,
+        kills: u64,
+        faults: u64,
+    ) {
         let pause = if self.bar.is_some() { Duration::from_millis(200) } else { PAUSE };
         if self.told.elapsed() < pause {
             return;

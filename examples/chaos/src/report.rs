@@ -118,7 +118,9 @@ impl Report {
     /// All violations, with the number of their round.
     pub(crate) fn violations(&self) -> impl Iterator<Item = (usize, &str, &String)> {
         let rounds = self.rounds.iter().enumerate();
-        rounds.flat_map(|(n, (_, verdicts))| verdicts.iter().flat_map(move |v| v.violations.iter().map(move |what| (n + 1, v.checker.as_str(), what))))
+        rounds.flat_map(|(n, (_, verdicts))| {
+            verdicts.iter().flat_map(move |v| v.violations.iter().map(move |what| (n + 1, v.checker.as_str(), what)))
+        })
     }
 
     pub(crate) fn is_violated(&self) -> bool {
@@ -151,12 +153,26 @@ impl Report {
         let end_txn = [Deed::Delayed, Deed::ReplyDelayed, Deed::RequestLost, Deed::ReplyLost, Deed::Kept];
         let late: u64 = end_txn.iter().map(|deed| self.count(Api::END_TXN, Some(*deed))).sum();
         writeln!(out, "| seed | {} |", options.seed)?;
-        writeln!(out, "| versions | chaos {}, Apache Kafka {KAFKA_VERSION}, librdkafka {} |", env!("CARGO_PKG_VERSION"), rdkafka::util::get_rdkafka_version().1)?;
+        writeln!(
+            out,
+            "| versions | chaos {}, Apache Kafka {KAFKA_VERSION}, librdkafka {} |",
+            env!("CARGO_PKG_VERSION"),
+            rdkafka::util::get_rdkafka_version().1
+        )?;
         writeln!(out, "| time | {}:{:02} minutes, {rounds} rounds |", seconds / 60, seconds % 60)?;
         writeln!(out, "| processes, partitions, accounts | {}, {}, {} |", options.processes, options.partitions, options.accounts)?;
-        writeln!(out, "| commands | {} ({:.0} a second), {} of them rubbish |", self.sent, self.sent as f64 / self.took.as_secs_f64().max(1.0), self.poison)?;
+        writeln!(
+            out,
+            "| commands | {} ({:.0} a second), {} of them rubbish |",
+            self.sent,
+            self.sent as f64 / self.took.as_secs_f64().max(1.0),
+            self.poison
+        )?;
         let AuditCounts { events, rejected, nothing, conflicts, repeated, dead_letters, changelog, .. } = self.counts;
-        writeln!(out, "| what they left | {events} events, {rejected} rejections, {nothing} × nothing to do, {conflicts} conflicts, {dead_letters} dead letters; {repeated} were repeated and left nothing |")?;
+        writeln!(
+            out,
+            "| what they left | {events} events, {rejected} rejections, {nothing} × nothing to do, {conflicts} conflicts, {dead_letters} dead letters; {repeated} were repeated and left nothing |"
+        )?;
         writeln!(out, "| changelog records | {changelog} |")?;
         writeln!(out, "| transactions (EndTxn requests) | {transactions} |")?;
         writeln!(out, "| processes killed | {kills} |")?;
@@ -164,7 +180,11 @@ impl Report {
         writeln!(out, "| pauses past the session time-out | {} |", fault(Kind::LongPause))?;
         writeln!(out, "| EndTxn delayed or lost | {late} |")?;
         if let Some(folder) = &self.evidence {
-            writeln!(out, "\n## Violations\n\nRecords, logs and the order of the faults are in `{}`; begin with `README.txt` there.\n", folder.display())?;
+            writeln!(
+                out,
+                "\n## Violations\n\nRecords, logs and the order of the faults are in `{}`; begin with `README.txt` there.\n",
+                folder.display()
+            )?;
             for (round, checker, what) in self.violations() {
                 writeln!(out, "- round {round}, {checker}: {}", what.replace('\n', "\n  "))?;
             }
@@ -184,7 +204,11 @@ impl Report {
             let show = |t: Option<&Duration>| t.map_or("–".to_owned(), |t| format!("{:.1} s", t.as_secs_f64()));
             writeln!(out, "| {from} | {to} | {} | {} | {} |", times.len(), show(times.get(times.len() / 2)), show(times.last()))
         };
-        row("a process has ended, by whatever", "it processes all partitions that it gets (the pause before its start included)", &self.app_recoveries)?;
+        row(
+            "a process has ended, by whatever",
+            "it processes all partitions that it gets (the pause before its start included)",
+            &self.app_recoveries,
+        )?;
         row("the broker answers again", "more is committed", &self.broker_recoveries)?;
         row("all faults of a round have healed", "lag 0, no open transaction", &self.rests)?;
         writeln!(out, "\nHow processes ended that were not killed:\n\n| exit | times |\n|---|---|")?;
@@ -218,7 +242,15 @@ impl Report {
 
     fn count(&self, api: Api, deed: Option<Deed>) -> u64 {
         // A request that was kept is counted again when it is delivered, and one that was answered late as passed too.
-        let counted = |d: Deed| deed.map_or(matches!(d, Deed::Passed | Deed::Delayed | Deed::ReplyDelayed | Deed::ReplyLost | Deed::Duplicated | Deed::Kept | Deed::Falsified), |deed| deed == d);
+        let counted = |d: Deed| {
+            deed.map_or(
+                matches!(
+                    d,
+                    Deed::Passed | Deed::Delayed | Deed::ReplyDelayed | Deed::ReplyLost | Deed::Duplicated | Deed::Kept | Deed::Falsified
+                ),
+                |deed| deed == d,
+            )
+        };
         self.requests.iter().filter(|((a, d), _)| *a == api && counted(*d)).map(|(_, n)| n).sum()
     }
 }

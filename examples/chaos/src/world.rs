@@ -97,7 +97,8 @@ impl World {
     fn create_topics(&mut self) -> Result<(), String> {
         let variant = crate::process::VARIANTS[0];
         let mut command = crate::process::command(self, &self.folder.join("state/none"), variant, &["topics", "apply"]);
-        let output = command.env("ES_PARTITIONS", self.partitions.to_string()).output().map_err(|e| format!("{}: {e}", self.app.display()))?;
+        let output =
+            command.env("ES_PARTITIONS", self.partitions.to_string()).output().map_err(|e| format!("{}: {e}", self.app.display()))?;
         if !output.status.success() {
             return Err(format!("the topics cannot be created: {}", String::from_utf8_lossy(&output.stderr)));
         }
@@ -171,7 +172,19 @@ fn program(options: &Options) -> Result<PathBuf, String> {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--package", "bank", "--bin", "bank", "--message-format", "json", "--manifest-path", manifest])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "bank",
+            "--bin",
+            "bank",
+            "--message-format",
+            "json",
+            "--manifest-path",
+            manifest,
+        ])
         .stderr(Stdio::inherit())
         .output()
         .map_err(|e| format!("cargo cannot be run, to build the bank: {e}; name the program with `--app`"))?;
