@@ -154,12 +154,15 @@ impl Chaos {
 
     fn rounds(&mut self) -> Result<(), Stop> {
         let (length, count) = self.options.rounds();
+        let begun = Instant::now();
+        // What coming to rest and checks took in the last round, and will probably take in the next one.
+        let mut calm = (length / 5).min(Duration::from_secs(25));
         for round in 0..count {
             self.round = round;
             self.report.round(self.variant());
-            let ends = Instant::now() + length;
-            // About a fifth of a round goes to coming to rest and to checks.
-            self.disturb(length.mul_f64(0.8).max(length.saturating_sub(Duration::from_secs(25))))?;
+            let ends = begun + length * (round + 1);
+            self.disturb(ends.saturating_duration_since(Instant::now() + calm).max(length / 3))?;
+            let disturbed = Instant::now();
             let at_rest = self.come_to_rest()?;
             self.stop_all()?;
             if at_rest {
@@ -171,7 +174,7 @@ impl Chaos {
             if self.report.is_violated() {
                 return Ok(());
             }
-            let _ = ends;
+            calm = disturbed.elapsed();
         }
         Ok(())
     }
