@@ -48,3 +48,9 @@ impl std::ops::Deref for Turn {
         self.0.as_ref().expect("made when the turn was taken")
     }
 }
+
+impl std::ops::DerefMut for Turn {
+    fn deref_mut(&mut self) -> &mut World {
+        self.0.as_mut().expect("made when the turn was taken")
+    }
+}
