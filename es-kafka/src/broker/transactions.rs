@@ -2,7 +2,9 @@
 //!
 //! librdkafka repeats an EndTxn whose answer is lost without telling, and knows no KIP-890: a delayed EndTxn may land in the next
 //! transaction. So a commit or abort is only believed when it ended soon and no connection of the producer was closed meanwhile;
-//! everything else is [`ErrorKind::Unknown`], and the producer is to be created anew.
+//! everything else is [`ErrorKind::Unknown`], and the producer is to be created anew. It repeats a TxnOffsetCommit as well, of which a
+//! delayed copy would put older offsets into the next transaction: after a transaction in which a connection was closed, the next one
+//! begins with a new producer, whose epoch fences such copies.
 
 use super::fences::Fences;
 use super::mailbox::Mailbox;
@@ -57,6 +59,8 @@ pub(super) struct Transactions {
     /// A record of this transaction was not delivered. librdkafka then counts the sequence numbers of the *next* transaction from the wrong
     /// one ("skipped sequence numbers", seen after MSG_SIZE_TOO_LARGE), which would fail too: so the producer is created anew after the abort.
     broken: bool,
+    /// How many connections of the producer were closed until it was initialised.
+    closed_before: u64,
     /// Offsets to commit with the group, where there are no transactions.
     kept: Vec<OffsetCommit>,
 }
@@ -82,6 +86,7 @@ impl Transactions {
             producer: None,
             open: false,
             broken: false,
+            closed_before: 0,
             kept: Vec::new(),
         };
         Ok((calls, super::spawn("transactions", move || transactions.run(&receiver))?))
@@ -115,11 +120,15 @@ impl Transactions {
                 _ => producer_error(&what, &error),
             })?;
         }
+        self.closed_before = producer.closed_connections();
         self.producer = Some(producer);
         Ok(())
     }
 
     fn produce(&mut self, records: &RecordBatch) -> Result<Vec<Delivered>, BrokerError> {
+        if !self.open && self.may_meet_late_copies()? {
+            self.init()?;
+        }
         let until = Instant::now() + self.config.transaction_timeout;
         let (producer, topics) = (created(self.producer.as_ref())?, &self.topics);
         // What an earlier call left behind when it failed was given up; its reports are not of this call.
@@ -146,6 +155,12 @@ impl Transactions {
             };
         }
         Ok(last.into_iter().map(|(place, last)| Delivered { place, last }).collect())
+    }
+
+    /// Whether a copy of what an earlier transaction has sent may still be on its way, in the same epoch.
+    fn may_meet_late_copies(&self) -> Result<bool, BrokerError> {
+        let closed = created(self.producer.as_ref())?.closed_connections();
+        Ok(self.config.guarantee == Guarantee::ExactlyOnce && closed != self.closed_before)
     }
 
     fn send_offsets(&mut self, offsets: Vec<OffsetCommit>) -> Result<(), BrokerError> {

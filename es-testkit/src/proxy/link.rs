@@ -22,6 +22,8 @@ pub(super) struct Link {
     client: TcpStream,
     broker: TcpStream,
     cut: AtomicBool,
+    /// Refusals come from another thread than answers: each is written in one piece.
+    writing: Mutex<()>,
     /// The requests that were passed on and not answered yet, by their correlation.
     asked: Mutex<BTreeMap<i32, Asked>>,
 }
@@ -43,7 +45,7 @@ impl Link {
     pub(super) fn open(client: TcpStream, upstream: SocketAddr) -> io::Result<Self> {
         let broker = connect(upstream)?;
         client.set_nodelay(true)?;
-        Ok(Link { client, broker, cut: AtomicBool::new(false), asked: Mutex::default() })
+        Ok(Link { client, broker, cut: AtomicBool::new(false), writing: Mutex::default(), asked: Mutex::default() })
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -142,7 +144,7 @@ impl Link {
                 continue;
             };
             let (api, version) = (asked.request.api, asked.request.version);
-            shared.deliver_after_produce(&asked.request, asked.number, &bytes);
+            shared.deliver_after(&asked.request, asked.number, &bytes);
             match asked.action {
                 Action::LoseReply => {
                     shared.cut(self);
@@ -173,7 +175,13 @@ impl Link {
 
     fn send(&self, shared: &Shared, direction: Direction, bytes: &[u8], request: Option<&Request>) -> io::Result<()> {
         shared.wait_for_passage(self, direction, request);
-        frame::write(&mut self.towards(direction), bytes)?;
+        match direction {
+            Direction::ToBroker => frame::write(&mut &self.broker, bytes)?,
+            _ => {
+                let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+                frame::write(&mut &self.client, bytes)?;
+            }
+        }
         shared.throttle(self, bytes.len() + 4);
         Ok(())
     }
@@ -194,10 +202,6 @@ impl Link {
             to.write_all(&buffer[..count])?;
             shared.throttle(self, count);
         }
-    }
-
-    fn towards(&self, direction: Direction) -> &TcpStream {
-        if direction == Direction::ToBroker { &self.broker } else { &self.client }
     }
 }
 

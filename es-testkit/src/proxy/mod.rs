@@ -107,6 +107,11 @@ impl Proxy {
         StrikeHandle { shared: self.shared.clone(), id }
     }
 
+    /// Withdraws all strikes, and forgets the requests that are still kept.
+    pub fn withdraw_all(&self) {
+        self.shared.change(|state| state.withdraw_all());
+    }
+
     /// Delivers all requests now that are still kept for a late delivery, and returns what the broker said.
     pub fn release(&self) -> Vec<CopyAnswer> {
         self.shared.deliver(|_| true)

@@ -38,8 +38,21 @@ pub enum When {
     /// Once the broker has taken records of a later request of the same transactional id; the answer to these records waits until then. So
     /// it lands in the midst of the client's next transaction.
     NextProduced,
+    /// The same, once the broker has answered a later request of this kind.
+    NextAnswered(Api),
     /// When [`StrikeHandle::release`](super::StrikeHandle::release) or [`Proxy::release`](super::Proxy::release) is called.
     Released,
+}
+
+impl When {
+    /// The kind of request that it waits for.
+    pub(super) fn awaited(self) -> Option<Api> {
+        match self {
+            When::NextProduced => Some(Api::PRODUCE),
+            When::NextAnswered(api) => Some(api),
+            When::After(_) | When::Released => None,
+        }
+    }
 }
 
 /// What was done, as the [counts](super::Proxy::counts) name it.

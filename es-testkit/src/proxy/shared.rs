@@ -190,15 +190,17 @@ impl Shared {
         }
     }
 
-    /// Delivers what waits for records of this transactional id, now that the broker has taken some.
-    pub(super) fn deliver_after_produce(&self, request: &Request, number: u64, reply: &[u8]) {
-        if request.api != Api::PRODUCE || request.transactional_id.is_none() {
-            return;
-        }
-        if answer::error_of(request.api, request.version, reply).is_none_or(|code| code == ErrorCode::NONE) {
-            self.deliver(|kept| {
-                kept.when == When::NextProduced && kept.request.transactional_id == request.transactional_id && kept.number < number
-            });
+    /// Delivers what waits for a request of this kind and transactional id, now that the broker has done it.
+    pub(super) fn deliver_after(&self, request: &Request, number: u64, reply: &[u8]) {
+        let waits = |kept: &Kept| {
+            kept.when.awaited() == Some(request.api)
+                && kept.number < number
+                && kept.request.transactional_id.is_some()
+                && kept.request.transactional_id == request.transactional_id
+        };
+        let done = || answer::error_of(request.api, request.version, reply).is_none_or(|code| code == ErrorCode::NONE);
+        if self.look(|state| state.kept.iter().any(waits)) && done() {
+            self.deliver(waits);
         }
     }
 
@@ -252,6 +254,11 @@ impl State {
 
     pub(super) fn withdraw(&mut self, strike: u64) {
         self.strikes.retain(|(id, _)| *id != strike);
+    }
+
+    pub(super) fn withdraw_all(&mut self) {
+        self.strikes.clear();
+        self.kept.clear();
     }
 
     /// Nobody asks for its result any more.
