@@ -122,10 +122,22 @@ fn copy(from: &Path, to: &Path, histories: &BTreeMap<u64, History>, kept: &mut K
             lost += copy(&path, &to, histories, kept)?;
             continue;
         }
-        fs::copy(&path, &to)?;
+        copy_sparsely(&path, &to)?;
         if let Some(history) = histories.get(&file.ino()) {
             lost += history.lose(&path, &OpenOptions::new().write(true).open(&to)?, kept)?;
         }
     }
     Ok(lost)
+}
+
+/// Copies a file without writing its pages of zeros: journals have room set aside that is never filled.
+fn copy_sparsely(from: &Path, to: &Path) -> io::Result<()> {
+    let bytes = fs::read(from)?;
+    let copy = File::create(to)?;
+    for (number, page) in bytes.chunks(PAGE as usize).enumerate() {
+        if page != &[0; PAGE as usize][..page.len()] {
+            copy.write_all_at(page, number as u64 * PAGE)?;
+        }
+    }
+    copy.set_len(bytes.len() as u64)
 }
