@@ -4,7 +4,7 @@ use es_core::Topology;
 use es_core::envelope::header;
 use es_core::record::Role;
 use es_core::runner::Settings;
-use es_core::state_store::StateStore;
+use es_core::state_store::{KeyValue, StateStore};
 use es_core::task::entry::Entry;
 use es_core::task::layout;
 use es_testkit::TestApp;
@@ -223,8 +223,8 @@ fn a_store_that_is_no_prefix_is_found() {
     let changelog = evidence(&app).changelog;
     let task = changelog[0].partition;
     let of_task = || changelog.iter().filter(|r| r.partition == task);
-    let space = |plant: &dyn Fn(&mut Vec<(Vec<u8>, Vec<u8>)>)| {
-        let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = of_task().map(|r| (r.key.clone().unwrap(), r.value.clone().unwrap())).collect();
+    let space = |plant: &dyn Fn(&mut Vec<KeyValue>)| {
+        let mut pairs: Vec<KeyValue> = of_task().map(|r| (r.key.clone().unwrap(), r.value.clone().unwrap())).collect();
         plant(&mut pairs);
         let mut store = MemoryStore::new(&MemoryDisk::default());
         store.open(task).unwrap();
