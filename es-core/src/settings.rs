@@ -52,8 +52,8 @@ pub struct Settings {
     pub retry_for: Duration,
     /// The pause between two tries.
     pub retry_pause: Duration,
-    /// The entries that each task keeps decoded.
-    pub cache_entries: usize,
+    /// What the decoded entries of all tasks may take in memory, roughly, in bytes.
+    pub cache_bytes: usize,
     /// Committed changes go to the store when there are this many in a task …
     pub flush_entries: usize,
     /// … or after this time.
@@ -79,7 +79,7 @@ impl Default for Settings {
             uncertain_after: Duration::from_secs(1),
             retry_for: Duration::from_secs(30),
             retry_pause: Duration::from_millis(20),
-            cache_entries: 100_000,
+            cache_bytes: 64 << 20,
             flush_entries: 20_000,
             flush_interval: Duration::from_secs(1),
             max_command_bytes: 1 << 20,

@@ -282,7 +282,7 @@ mod tests {
     }
 
     fn read_with(own: &Own, line: &str) -> Result<Invocation, Refusal> {
-        let environment = vec![("ES_PARTITIONS".to_owned(), "6".to_owned()), ("ES_CACHE_ENTRIES".to_owned(), "7".to_owned())];
+        let environment = vec![("ES_PARTITIONS".to_owned(), "6".to_owned()), ("ES_MEMORY_LIMIT".to_owned(), "1GiB".to_owned())];
         let arguments = line.split(' ').map(Into::into);
         parse("bank", &[account("bank")], own, arguments, Sources { environment, ..Sources::default() })
     }
@@ -293,7 +293,7 @@ mod tests {
             let invocation = read(line).unwrap();
             assert!(matches!(invocation.action, Action::Run));
             let settings = invocation.settings;
-            assert_eq!((settings.partitions, settings.cache_entries, settings.kafka["client.id"].as_str()), (8, 7, "x"));
+            assert_eq!((settings.partitions, settings.memory_limit, settings.kafka["client.id"].as_str()), (8, 1 << 30, "x"));
         }
     }
 

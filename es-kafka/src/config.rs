@@ -49,6 +49,8 @@ pub struct KafkaConfig {
     pub transaction_timeout: Duration,
     /// How long one call of the producer (initialise, send offsets, commit, abort) may take.
     pub commit_timeout: Duration,
+    /// How much is read ahead, in bytes, at least 1 KiB.
+    pub read_ahead: u64,
     /// Any other settings of librdkafka, for all clients of the lane: `security.protocol`, `sasl.*`, `ssl.*` and so on. They go over this
     /// crate's tuning, but may not change what exactly-once rests on.
     pub extra: BTreeMap<String, String>,
@@ -112,6 +114,7 @@ impl KafkaConfig {
             max_poll_interval: Duration::from_secs(300),
             transaction_timeout: Duration::from_secs(60),
             commit_timeout: Duration::from_secs(30),
+            read_ahead: 32 << 20,
             extra: BTreeMap::new(),
         }
     }
@@ -159,7 +162,7 @@ impl KafkaConfig {
             ("fetch.queue.backoff.ms", "5".into()),
             ("fetch.wait.max.ms", "50".into()),
             ("queued.min.messages", "50000".into()),
-            ("queued.max.messages.kbytes", "32768".into()),
+            ("queued.max.messages.kbytes", (self.read_ahead >> 10).max(1).to_string()),
         ])
     }
 
@@ -238,6 +241,7 @@ impl fmt::Debug for KafkaConfig {
             .field("max_poll_interval", &self.max_poll_interval)
             .field("transaction_timeout", &self.transaction_timeout)
             .field("commit_timeout", &self.commit_timeout)
+            .field("read_ahead", &self.read_ahead)
             .field("extra", &extra)
             .finish()
     }

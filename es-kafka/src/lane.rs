@@ -3,6 +3,7 @@
 use crate::app::AppError;
 use crate::broker::KafkaBroker;
 use crate::connection::{Connection, kafka_config};
+use crate::memory::Shares;
 use crate::settings::Settings;
 use es_core::broker::Broker;
 use es_core::clock::Clock;
@@ -26,6 +27,7 @@ const REPORT: Duration = Duration::from_millis(50);
 pub(crate) struct Lane {
     pub(crate) topology: Topology,
     pub(crate) settings: Settings,
+    pub(crate) shares: Shares,
     pub(crate) connection: Connection,
     /// The state folder; none when the log is in memory.
     pub(crate) folder: Option<StoreFolder>,
@@ -58,7 +60,8 @@ pub struct LaneStatus {
 pub(crate) fn run<L: Logic>(logic: L, lane: Lane) -> Result<Stats, AppError> {
     match &lane.connection {
         Connection::Kafka => {
-            let config = kafka_config(&lane.settings, &lane.topology, Some(&lane.instance), lane.number);
+            let mut config = kafka_config(&lane.settings, &lane.topology, Some(&lane.instance), lane.number);
+            config.read_ahead = lane.shares.read_ahead;
             let broker = KafkaBroker::new(config)?;
             let folder = lane.folder.as_ref().expect("a lane on Kafka has a state folder");
             let store = folder.component(&lane.topology.store())?;
@@ -83,7 +86,7 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
 ) -> Result<Stats, AppError> {
     let component = &lane.topology.component;
     tracing::info!(component, lane = lane.number, "started");
-    let settings = engine_settings(&lane.settings);
+    let settings = engine_settings(&lane.settings, &lane.topology, lane.shares);
     let mut runner = Runner::new(logic, lane.topology.clone(), settings, broker, store, Monotonic::default());
     let mut reported = Instant::now();
     let (begun, mut waits) = (Instant::now(), true);
@@ -134,15 +137,15 @@ fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S,
 }
 
 /// The engine's part of the settings.
-fn engine_settings(settings: &Settings) -> es_core::runner::Settings {
+fn engine_settings(settings: &Settings, component: &Topology, shares: Shares) -> es_core::runner::Settings {
     es_core::runner::Settings {
         guarantee: settings.guarantee,
         headers: settings.headers,
-        changelog: settings.changelog,
+        changelog: settings.changelog_of(component),
         command_memory: settings.command_memory,
         batch_records: settings.batch_max_records,
         commit_interval: settings.commit_interval,
-        cache_entries: settings.cache_entries,
+        cache_bytes: usize::try_from(shares.entries).unwrap_or(usize::MAX),
         max_command_bytes: usize::try_from(settings.max_command_bytes).unwrap_or(usize::MAX),
         shutdown_timeout: settings.shutdown_timeout,
         ..Default::default()

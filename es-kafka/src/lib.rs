@@ -16,6 +16,7 @@ mod error;
 mod exit;
 mod ffi;
 mod lane;
+mod memory;
 mod panics;
 #[cfg(feature = "cli")]
 mod program;

@@ -4,6 +4,7 @@ use crate::app::AppError;
 use crate::component::Part;
 use crate::connection::Connection;
 use crate::lane::{Lane, LaneStatus};
+use crate::memory::Shares;
 use crate::panics;
 use crate::settings::Settings;
 use crate::topics::Plan;
@@ -52,6 +53,7 @@ impl Running {
         let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
         Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?;
         tracing::info!(app = settings.app, instance, "the application starts");
+        let shares = Shares::of(settings.memory_limit, parts.len());
         let stop = Arc::new(AtomicBool::new(false));
         let mut running = Running {
             lanes: Vec::new(),
@@ -65,6 +67,7 @@ impl Running {
             let lane = Lane {
                 topology: topology.clone(),
                 settings: settings.clone(),
+                shares,
                 connection: connection.clone(),
                 folder: folder.clone(),
                 instance: instance.clone(),
@@ -166,8 +169,9 @@ fn claim_folder(settings: &Settings) -> Result<StoreFolder, StoreError> {
     if settings.state_dir.is_file() {
         return Err(StoreError::Failed(format!("`{}` is a file, and the state folder must be a folder", settings.state_dir.display())));
     }
-    let cache_bytes = settings.store_cache_bytes;
-    StoreFolder::claim(&settings.state_dir, StoreOptions { cache_bytes, discard_damaged: true, ..StoreOptions::default() })
+    // The database's shares do not depend on the number of components.
+    let Shares { blocks: cache_bytes, memtables: memtable_bytes, .. } = Shares::of(settings.memory_limit, 1);
+    StoreFolder::claim(&settings.state_dir, StoreOptions { cache_bytes, memtable_bytes, discard_damaged: true, ..StoreOptions::default() })
 }
 
 /// A name for this process among its group: twelve hexadecimal digits. The standard library's hasher has random keys.

@@ -21,11 +21,12 @@ pub use sources::{Origin, SettingError, SettingsError, Sources};
 pub use value::{BrokerKind, TopicCreation, Value};
 
 use crate::config::{GroupProtocol, is_secret};
+use crate::memory;
 use crate::topics::topic_key;
 use es_core::envelope::HeaderStyle;
 use es_core::record::Role;
 use es_core::runner::{Changelog, Guarantee};
-use es_core::topology::Topology;
+use es_core::topology::{Kind, Topology};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -115,14 +116,13 @@ settings! {
     headers: HeaderStyle = "headers", "full";
     /// How long a command's id is remembered, counted in the commands' own timestamps: the same id again within this time gives no second outcome.
     command_memory: Duration = "command.memory", "24h";
-    /// When the newest state of changed aggregates goes to the changelog topic.
-    changelog: Changelog = "changelog", "each-commit";
+    /// When the newest state of changed aggregates goes to the changelog topic. Where nobody sets it, a table's goes with each commit, since the events
+    /// of others may not be kept for ever.
+    changelog: Changelog = "changelog", "checkpoint:5";
     /// The largest command that is taken, in bytes of key, value and headers. A larger one goes to the dead letters.
     max_command_bytes: u64 = "max.command.bytes", "1MiB";
-    /// The most decoded states that are kept in memory, per partition.
-    cache_entries: usize = "cache.entries", "100000";
-    /// The local store's cache of blocks read from disk, for all components together.
-    store_cache_bytes: u64 = "store.cache.bytes", "64MiB";
+    /// What the process may take in memory, roughly: decoded states get a third of it, the rest is for the local store, reading ahead and batches.
+    memory_limit: u64 = "memory.limit", "160MiB";
     /// How long a process may be silent before its partitions go to others.
     session_timeout: Duration = "session.timeout", "10s";
     /// How long the loop may take between two reads before its partitions go to others.
@@ -186,10 +186,19 @@ impl Settings {
                 component.set_topic(role, name);
             }
         }
-        if self.changelog == Changelog::Off {
+        if self.changelog_of(&component) == Changelog::Off {
             component.remove_topic(Role::Changelog);
         }
         component
+    }
+
+    /// The cadence of a component's changelog.
+    pub(crate) fn changelog_of(&self, component: &Topology) -> Changelog {
+        let key = KEYS.iter().find(|key| key.name == "changelog").expect("it is in the table");
+        match component.kind {
+            Kind::Table if self.origin(key) == Origin::Default => Changelog::EachCommit,
+            _ => self.changelog,
+        }
     }
 
     fn origin(&self, key: &Key) -> Origin {
@@ -242,6 +251,9 @@ impl Settings {
                     self.transaction_timeout.show()
                 ),
             );
+        }
+        if self.memory_limit < memory::LEAST {
+            refuse("memory.limit", format!("must be at least {}", memory::LEAST.show()));
         }
         if self.max_poll_interval < self.session_timeout {
             refuse("max.poll.interval", format!("must not be below `session.timeout` ({})", self.session_timeout.show()));

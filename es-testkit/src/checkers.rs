@@ -136,7 +136,9 @@ pub fn changelog<A: Aggregate>(evidence: &Evidence) -> Result<(), Violation> {
     for record in &evidence.changelog {
         newest.insert((record.partition, record.key.as_deref().unwrap_or_default()), record);
         let Some(id) = layout::entry_id(record.key.as_deref().unwrap_or_default()) else { continue };
-        let entry: Entry<A> = read(record).map_err(bad)?;
+        let value = record.value.as_deref().unwrap_or_default();
+        let segment = |key: &[u8]| Ok::<_, String>(newest.get(&(record.partition, key)).and_then(|r| r.value.as_deref()));
+        let entry = Entry::<A>::read(id, value, segment).map_err(|e| bad(format!("{}: {e}", fold::place(record))))?;
         if !folding.had(record.partition, id, &entry) {
             return Err(bad(format!("{} of `{id}` was never the fold of the log: {}", fold::place(record), fold::show(&entry))));
         }
@@ -190,7 +192,8 @@ fn one_store<A: Aggregate>(folding: &Folding<A>, store: &impl StateStore, task: 
     for pair in snapshot.prefix(&[layout::ENTRY]) {
         let (key, value) = pair.map_err(|e| e.to_string())?;
         let id = layout::entry_id(&key).ok_or("a key is no UTF-8")?.to_owned();
-        kept.insert(id, layout::read::<Entry<A>>(&value).map_err(|e| e.to_string())?);
+        let entry = Entry::<A>::read(&id, &value, |key| snapshot.get(key)).map_err(|e| e.to_string())?;
+        kept.insert(id, entry);
     }
     for (id, entry) in &kept {
         if !folding.had(task, id, entry) {

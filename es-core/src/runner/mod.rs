@@ -117,6 +117,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             cluster: String::new(),
             input: Default::default(),
             events: Default::default(),
+            changelog: None,
             partitions: 0,
             dead_letter_partitions: 1,
             max_event_bytes: usize::MAX,
@@ -284,10 +285,17 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
                 return self.begin_stop(Some(RunnerError::Task(TaskError::Store { task: partition, error })));
             }
             self.drop_questions_of(partition);
-            let mut task = Task::new(partition, self.env.settings.cache_entries);
+            let mut task = Task::new(partition, 0);
             task.try_open();
             self.tasks.insert(partition, task);
         }
+        self.share_cache();
+    }
+
+    /// Each task has an equal share of the cache.
+    fn share_cache(&mut self) {
+        let share = self.env.settings.cache_bytes / self.tasks.len().max(1);
+        self.tasks.values_mut().for_each(|task| task.resize_cache(share));
     }
 
     fn handle_revoked(&mut self, tasks: &[i32], lost: bool) {
@@ -411,6 +419,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             self.lost.retain(|lost| lost != partition);
         }
         if !closed.is_empty() {
+            self.share_cache();
             self.broker.acknowledge(closed);
         }
         if let Some(error) = failed {

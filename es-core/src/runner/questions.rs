@@ -88,6 +88,11 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             Some(format!("`{}` was deleted and created again", topology.topic(topology.input()).unwrap_or("?")))
         } else if found.events != known.events {
             Some(format!("`{}` was deleted and created again", topology.topic(Role::Events).unwrap_or("?")))
+        } else if found.changelog != known.changelog {
+            Some(format!(
+                "`{}` was deleted and created again; start again, and it is written anew",
+                topology.topic(Role::Changelog).unwrap_or("?")
+            ))
         } else {
             None
         };
@@ -186,6 +191,7 @@ fn topics(topology: &Topology, description: &Description) -> Result<Topics, Runn
         cluster: description.cluster.clone(),
         input: input.id,
         events: events.id,
+        changelog: find(Role::Changelog).map(|t| t.id),
         partitions: input.partitions,
         dead_letter_partitions: find(Role::DeadLetters).map_or(1, |t| t.partitions),
         // Kafka counts a batch's own overhead too.

@@ -2,30 +2,55 @@
 
 use super::entry::Entry;
 use super::layout;
-use crate::state_store::{StateStore, StoreError};
-use indexmap::IndexMap;
+use super::memory::{Mark, Remembered, segment_of};
+use crate::aggregate::Millis;
+use crate::state_store::{StateStore, StoreError, WriteBatch};
+use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
+use std::hash::BuildHasher;
+use std::ops::Range;
 use std::sync::Arc;
 
-/// A bounded cache over the store. An entry leaves it only when the store holds the same value.
+/// A cache over the store, bounded by bytes. An entry leaves it only when the store holds the same value.
 ///
-/// Batches are numbered; at most a few are uncommitted at a time. [`modify`](Cache::modify) keeps what an entry was before a batch first
+/// Batches are numbered; at most a few are uncommitted at a time. [`change`](Cache::change) keeps what an entry was before a batch first
 /// touched it, so that [`rollback`](Cache::rollback) and readers of committed state find it.
 #[derive(Debug)]
 pub(super) struct Cache<S> {
-    slots: IndexMap<Arc<str>, Slot<S>, FxBuildHasher>,
+    index: HashTable<At>,
+    slots: Vec<Slot<S>>,
+    /// Slots that hold nothing.
+    free: Vec<At>,
+    /// What all entries take, roughly, and may take, in bytes.
+    bytes: usize,
     capacity: usize,
     hand: usize,
-    dirty: Vec<Arc<str>>,
-    writing: Vec<Arc<str>>,
+    dirty: Vec<At>,
+    writing: Vec<At>,
 }
+
+/// Where an entry is, until the next call of [`Cache::load`]; longer for one that a batch has touched, until the batch has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct At(u32);
 
 #[derive(Debug)]
 struct Slot<S> {
+    /// `None`: the slot is free.
+    key: Option<Arc<str>>,
     entry: Entry<S>,
     /// What the entry was before each uncommitted batch that changed it; oldest first.
-    undo: Vec<(u64, Entry<S>)>,
+    undo: Vec<Undo<S>>,
+    /// The bytes of its value, when it was last read or written.
+    encoded: usize,
+    /// What was counted for it.
+    weight: usize,
+    /// The sealed segments of its memory that the store has as they are; it has none before them.
+    stored: Range<u32>,
+    /// The pass of the changelog that it was noted for.
+    noted: u64,
     /// Committed changes that no store write has taken up yet.
     dirty: bool,
     /// A store write with this entry is under way.
@@ -34,76 +59,189 @@ struct Slot<S> {
     used: bool,
 }
 
-impl<S: DeserializeOwned + Default + Clone> Cache<S> {
+/// What an entry was before a batch touched it.
+#[derive(Debug)]
+struct Undo<S> {
+    batch: u64,
+    sequence: u64,
+    events_through: i64,
+    outcomes_through: i64,
+    present: bool,
+    memory: Mark,
+    /// `None` as long as the batch has not changed it.
+    state: Option<S>,
+}
+
+/// What an input makes of an entry.
+#[derive(Debug)]
+pub(super) struct Change<S> {
+    pub(super) sequence: u64,
+    pub(super) events_through: i64,
+    pub(super) outcomes_through: i64,
+    pub(super) present: bool,
+    /// `None`: as it was.
+    pub(super) state: Option<S>,
+    /// A command id to keep; those older than the time are forgotten.
+    pub(super) remember: Option<(Remembered, Millis)>,
+}
+
+impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
+    /// An empty cache for so many bytes.
     pub(super) fn new(capacity: usize) -> Self {
-        Cache { slots: IndexMap::default(), capacity: capacity.max(1), hand: 0, dirty: Vec::new(), writing: Vec::new() }
+        Cache {
+            index: HashTable::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            bytes: 0,
+            capacity,
+            hand: 0,
+            dirty: Vec::new(),
+            writing: Vec::new(),
+        }
     }
 
-    /// The newest entry, uncommitted changes included; an empty one where there is none.
-    pub(super) fn load<T: StateStore>(&mut self, store: &T, task: i32, id: &str) -> Result<&Entry<S>, StoreError> {
-        if let Some(at) = self.slots.get_index_of(id) {
-            let slot = &mut self.slots[at];
-            slot.used = true;
-            return Ok(&slot.entry);
+    /// From now on it may take so many bytes.
+    pub(super) fn resize(&mut self, capacity: usize) {
+        self.capacity = capacity;
+    }
+
+    /// What it may take, in bytes.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// What it takes, roughly, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Finds or reads an entry; an empty one where there is none.
+    pub(super) fn load<T: StateStore>(&mut self, store: &T, task: i32, id: &str) -> Result<At, StoreError> {
+        let hash = FxBuildHasher.hash_one(id);
+        if let Some(&at) = self.index.find(hash, |at| self.slots[at.0 as usize].is(id)) {
+            self.slots[at.0 as usize].used = true;
+            return Ok(at);
         }
-        let entry = read(store, task, id)?.unwrap_or_default();
+        let (entry, encoded) = read(store, task, id)?.unwrap_or_default();
         self.make_room();
-        let slot = Slot { entry, undo: Vec::new(), dirty: false, writing: false, used: true };
-        let (at, _) = self.slots.insert_full(Arc::from(id), slot);
-        Ok(&self.slots[at].entry)
+        let mut slot = Slot::new(Some(Arc::from(id)), entry, encoded);
+        slot.weight = slot.weigh();
+        self.bytes += slot.weight;
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at.0 as usize] = slot;
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                At(u32::try_from(self.slots.len() - 1).expect("a cache holds less than 4 billion entries"))
+            }
+        };
+        let slots = &self.slots;
+        self.index.insert_unique(hash, at, |at| FxBuildHasher.hash_one(slots[at.0 as usize].id()));
+        Ok(at)
+    }
+
+    /// The newest value of a loaded entry, uncommitted changes included.
+    pub(super) fn entry(&mut self, at: At) -> &mut Entry<S> {
+        &mut self.slots[at.0 as usize].entry
     }
 
     /// The newest committed entry; `None` where there is none.
     pub(super) fn committed<T: StateStore>(&self, store: &T, task: i32, id: &str) -> Result<Option<Entry<S>>, StoreError> {
-        match self.slots.get(id) {
-            Some(slot) => Ok(Some(slot.committed()).filter(|entry| !entry.is_new()).cloned()),
-            None => read(store, task, id),
+        let hash = FxBuildHasher.hash_one(id);
+        match self.index.find(hash, |at| self.slots[at.0 as usize].is(id)) {
+            Some(at) => Ok(Some(self.slots[at.0 as usize].committed().into_owned()).filter(|entry| !entry.is_new())),
+            None => Ok(read(store, task, id)?.map(|(entry, _)| entry)),
         }
     }
 
-    /// Puts the next value of a loaded entry, on behalf of an uncommitted batch. Returns the key when the batch touches it for the first time.
-    pub(super) fn modify(&mut self, batch: u64, id: &str, next: Entry<S>) -> Option<Arc<str>> {
-        let (_, key, slot) = self.slots.get_full_mut(id).expect("an entry is loaded before it is modified");
-        let before = std::mem::replace(&mut slot.entry, next);
-        if slot.undo.last().is_some_and(|(number, _)| *number == batch) {
-            return None;
+    /// Changes a loaded entry on behalf of an uncommitted batch. Returns whether the batch touches it for the first time.
+    pub(super) fn change(&mut self, batch: u64, at: At, change: Change<S>) -> bool {
+        let slot = &mut self.slots[at.0 as usize];
+        let first = slot.undo.last().is_none_or(|undo| undo.batch != batch);
+        let entry = &mut slot.entry;
+        if first {
+            slot.undo.push(Undo {
+                batch,
+                sequence: entry.sequence,
+                events_through: entry.events_through,
+                outcomes_through: entry.outcomes_through,
+                present: entry.present,
+                memory: entry.memory.mark(),
+                state: None,
+            });
         }
-        slot.undo.push((batch, before));
-        Some(Arc::clone(key))
+        let undo = slot.undo.last_mut().expect("it was just made");
+        if let Some((one, horizon)) = change.remember {
+            entry.memory.forget_marked(horizon, &mut undo.memory);
+            entry.memory.insert(one);
+        }
+        if let Some(before) = change.apply(entry) {
+            undo.state.get_or_insert(before);
+        }
+        first
     }
 
-    /// Puts the next value of a loaded entry that comes from the committed log.
-    pub(super) fn replay(&mut self, id: &str, next: Entry<S>) {
-        let (_, key, slot) = self.slots.get_full_mut(id).expect("an entry is loaded before it is modified");
+    /// Changes a loaded entry, one without command ids, as the committed log says.
+    pub(super) fn replay(&mut self, at: At, change: Change<S>) {
+        change.apply(&mut self.slots[at.0 as usize].entry);
+        self.replayed(at, None);
+    }
+
+    /// A loaded entry was folded from the committed log. `inserted`: the number under which its memory has taken an id.
+    pub(super) fn replayed(&mut self, at: At, inserted: Option<u64>) {
+        let slot = &mut self.slots[at.0 as usize];
         debug_assert!(slot.undo.is_empty(), "nothing is uncommitted during a replay");
-        slot.entry = next;
+        if let Some(number) = inserted {
+            slot.stored.end = slot.stored.end.min(segment_of(number)).max(slot.stored.start);
+        }
         if !slot.dirty {
             slot.dirty = true;
-            self.dirty.push(Arc::clone(key));
+            self.dirty.push(at);
         }
     }
 
     /// The batch is committed: its changes are to go to the store.
-    pub(super) fn commit(&mut self, batch: u64, touched: &[Arc<str>]) {
-        for id in touched {
-            let slot = self.slots.get_mut(id).expect("touched entries stay");
-            assert!(slot.undo.first().is_some_and(|(number, _)| *number == batch), "batches are committed in their order");
+    pub(super) fn commit(&mut self, batch: u64, touched: &[At]) {
+        for at in touched {
+            let slot = &mut self.slots[at.0 as usize];
+            assert!(slot.undo.first().is_some_and(|undo| undo.batch == batch), "batches are committed in their order");
             slot.undo.remove(0);
             if !slot.dirty {
                 slot.dirty = true;
-                self.dirty.push(Arc::clone(id));
+                self.dirty.push(*at);
             }
         }
     }
 
     /// The newest batch is given up.
-    pub(super) fn rollback(&mut self, batch: u64, touched: &[Arc<str>]) {
-        for id in touched {
-            let slot = self.slots.get_mut(id).expect("touched entries stay");
-            let (number, before) = slot.undo.pop().expect("a touched entry can be undone");
-            assert_eq!(number, batch, "batches are rolled back from the newest on");
-            slot.entry = before;
+    pub(super) fn rollback(&mut self, batch: u64, touched: &[At]) {
+        for at in touched {
+            let slot = &mut self.slots[at.0 as usize];
+            let undo = slot.undo.pop().expect("a touched entry can be undone");
+            assert_eq!(undo.batch, batch, "batches are rolled back from the newest on");
+            undo.undo(&mut slot.entry);
         }
+    }
+
+    /// The sealed segments of this entry's memory are in the changelog now.
+    pub(super) fn logged(&mut self, id: &str, segments: Range<u32>) {
+        let hash = FxBuildHasher.hash_one(id);
+        if let Some(at) = self.index.find(hash, |at| self.slots[at.0 as usize].is(id)) {
+            self.slots[at.0 as usize].entry.memory.set_logged(segments);
+        }
+    }
+
+    /// The key of an entry that a batch has touched.
+    pub(super) fn key(&self, at: At) -> &Arc<str> {
+        self.slots[at.0 as usize].key.as_ref().expect("a slot in use has a key")
+    }
+
+    /// Notes an entry for a pass of the changelog. Returns whether it was not noted yet, as far as is known.
+    pub(super) fn note(&mut self, at: At, pass: u64) -> bool {
+        let slot = &mut self.slots[at.0 as usize];
+        std::mem::replace(&mut slot.noted, pass) != pass
     }
 
     /// The number of entries with committed changes that are not in the store.
@@ -111,59 +249,143 @@ impl<S: DeserializeOwned + Default + Clone> Cache<S> {
         self.dirty.len()
     }
 
-    /// Takes all committed changes for a store write. [`written`](Cache::written) tells of its end.
-    pub(super) fn take_dirty(&mut self, mut each: impl FnMut(&str, &Entry<S>)) {
+    /// Puts all committed changes into a store write. [`written`](Cache::written) tells of its end.
+    ///
+    /// # Errors
+    /// The entry that cannot be written, and why.
+    pub(super) fn take_dirty(&mut self, batch: &mut WriteBatch) -> Result<(), (String, String)> {
         assert!(self.writing.is_empty(), "one store write at a time");
         self.writing = std::mem::take(&mut self.dirty);
-        for id in &self.writing {
-            let slot = self.slots.get_mut(id).expect("dirty entries stay");
+        for at in &self.writing {
+            let slot = &mut self.slots[at.0 as usize];
             slot.dirty = false;
             slot.writing = true;
-            each(id, slot.committed());
+            let committed = slot.committed();
+            let (id, before) = (slot.id(), batch.byte_len());
+            let mut outcome = Ok(());
+            batch.put_with(&layout::entry_key(id), |bytes| outcome = layout::write(&*committed, bytes));
+            outcome.map_err(|e| (id.to_owned(), e.to_string()))?;
+            let encoded = batch.byte_len() - before;
+            let sealed = committed.memory.sealed();
+            for number in slot.stored.start..sealed.start {
+                batch.delete(&layout::segment_key(id, number));
+            }
+            for number in slot.stored.end.max(sealed.start)..sealed.end {
+                batch.put_with(&layout::segment_key(id, number), |bytes| {
+                    layout::write(&committed.memory.segment(number), bytes).expect("command ids can be written");
+                });
+            }
+            drop(committed);
+            (slot.encoded, slot.stored) = (encoded, sealed);
+            self.bytes -= slot.weight;
+            slot.weight = slot.weigh();
+            self.bytes += slot.weight;
         }
+        Ok(())
     }
 
     /// The store write that [`take_dirty`](Cache::take_dirty) began is done.
     pub(super) fn written(&mut self) {
-        for id in std::mem::take(&mut self.writing) {
-            self.slots.get_mut(&id).expect("entries that are written stay").writing = false;
+        for at in std::mem::take(&mut self.writing) {
+            self.slots[at.0 as usize].writing = false;
         }
     }
 
-    /// Evicts clean entries that were not used lately, at most two, when the cache is full. If none is clean it grows: the caller writes
-    /// dirty ones soon.
+    /// Evicts clean entries that were not used lately, a few, when the cache is full. If none is clean it grows: the caller writes dirty
+    /// ones soon.
     fn make_room(&mut self) {
-        let mut victims = 2;
+        let mut victims = 4;
         for _ in 0..self.slots.len().min(64) {
-            if self.slots.len() < self.capacity || victims == 0 {
+            if self.bytes <= self.capacity || victims == 0 {
                 return;
             }
-            if self.hand >= self.slots.len() {
-                self.hand = 0;
-            }
+            self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
             let slot = &mut self.slots[self.hand];
+            if slot.key.is_none() {
+                continue;
+            }
             if slot.used || slot.dirty || slot.writing || !slot.undo.is_empty() {
                 slot.used = false;
-                self.hand += 1;
-            } else {
-                self.slots.swap_remove_index(self.hand);
-                victims -= 1;
+                continue;
             }
+            let at = At(self.hand as u32);
+            let hash = FxBuildHasher.hash_one(slot.id());
+            self.bytes -= slot.weight;
+            *slot = Slot::new(None, Entry::default(), 0);
+            if let Ok(found) = self.index.find_entry(hash, |other| *other == at) {
+                found.remove();
+            }
+            self.free.push(at);
+            victims -= 1;
         }
     }
 }
 
-impl<S> Slot<S> {
-    fn committed(&self) -> &Entry<S> {
-        self.undo.first().map_or(&self.entry, |(_, before)| before)
+impl<S: Clone> Slot<S> {
+    fn new(key: Option<Arc<str>>, entry: Entry<S>, encoded: usize) -> Self {
+        let stored = entry.memory.sealed();
+        Slot { key, entry, undo: Vec::new(), encoded, weight: 0, stored, noted: 0, dirty: false, writing: false, used: true }
+    }
+
+    fn id(&self) -> &str {
+        self.key.as_deref().unwrap_or_default()
+    }
+
+    fn is(&self, id: &str) -> bool {
+        self.key.as_deref() == Some(id)
+    }
+
+    fn weigh(&self) -> usize {
+        // The slot, its place in the index, the key with its counts, the memory, and for the state what it takes on disk.
+        size_of::<Self>() + 16 + self.id().len() + 16 + self.entry.memory.weight() + self.encoded
+    }
+
+    fn committed(&self) -> Cow<'_, Entry<S>> {
+        let Some(first) = self.undo.first() else { return Cow::Borrowed(&self.entry) };
+        let state = self.undo.iter().find_map(|undo| undo.state.as_ref()).unwrap_or(&self.entry.state);
+        Cow::Owned(Entry {
+            sequence: first.sequence,
+            events_through: first.events_through,
+            outcomes_through: first.outcomes_through,
+            present: first.present,
+            memory: self.entry.memory.before(self.undo.iter().map(|undo| &undo.memory)),
+            state: state.clone(),
+        })
     }
 }
 
-fn read<T: StateStore, S: DeserializeOwned>(store: &T, task: i32, id: &str) -> Result<Option<Entry<S>>, StoreError> {
+impl<S> Change<S> {
+    /// Changes all but the memory. Returns the state that was replaced.
+    fn apply(self, entry: &mut Entry<S>) -> Option<S> {
+        entry.sequence = self.sequence;
+        entry.events_through = self.events_through;
+        entry.outcomes_through = self.outcomes_through;
+        entry.present = self.present;
+        self.state.map(|next| std::mem::replace(&mut entry.state, next))
+    }
+}
+
+impl<S> Undo<S> {
+    fn undo(self, entry: &mut Entry<S>) {
+        entry.sequence = self.sequence;
+        entry.events_through = self.events_through;
+        entry.outcomes_through = self.outcomes_through;
+        entry.present = self.present;
+        entry.memory.rewind(self.memory);
+        if let Some(state) = self.state {
+            entry.state = state;
+        }
+    }
+}
+
+/// The entry of an id as the store has it, and the bytes of its value.
+fn read<T: StateStore, S: DeserializeOwned>(store: &T, task: i32, id: &str) -> Result<Option<(Entry<S>, usize)>, StoreError> {
     let Some(value) = store.get(task, &layout::entry_key(id))? else { return Ok(None) };
-    layout::read(value.as_ref()).map(Some).map_err(|e| {
+    let value = value.as_ref();
+    let entry = Entry::read(id, value, |key| store.get(task, key)).map_err(|e| {
         StoreError::Failed(format!(
             "the entry of `{id}` in task {task} cannot be read: {e}; if the state's type was changed, raise its `version`"
         ))
-    })
+    })?;
+    Ok(Some((entry, value.len())))
 }

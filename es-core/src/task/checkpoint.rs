@@ -13,6 +13,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     unlogged: IndexSet<Arc<str>, FxBuildHasher>,
+    /// Counts the times that `unlogged` was emptied, from 1.
+    passes: u64,
     pass: Option<Pass>,
     /// The newest marker that is committed.
     pub(super) marker: Position,
@@ -41,7 +43,7 @@ const CHUNK: usize = 10_000;
 impl Checkpoint {
     /// Nothing is noted, and no marker known.
     pub(super) fn new() -> Self {
-        Checkpoint { unlogged: IndexSet::default(), pass: None, marker: Position::START }
+        Checkpoint { unlogged: IndexSet::default(), passes: 1, pass: None, marker: Position::START }
     }
 
     /// An entry has changed, and the changelog may not have it.
@@ -51,17 +53,29 @@ impl Checkpoint {
         }
     }
 
-    /// What a batch that has changed these entries writes. `due`: a new pass may begin.
-    pub(super) fn next(&mut self, due: bool, touched: &[Arc<str>], committed: Position) -> Logged {
-        if due && self.pass.is_none() && self.unlogged.is_empty() {
-            return Logged { ids: touched.to_vec(), marker: Some(committed), is_all: true };
+    /// The number of the pass that entries which change now belong to.
+    pub(super) fn pass(&self) -> u64 {
+        self.passes
+    }
+
+    /// Whether a batch writes all that it has changed, and nothing else: there is nothing else.
+    pub(super) fn is_direct(&self, due: bool) -> bool {
+        due && self.pass.is_none() && self.unlogged.is_empty()
+    }
+
+    /// What a batch writes that has changed `changed` entries. `touched`: those of them that are not noted for this [`pass`](Self::pass); all where it
+    /// [is direct](Self::is_direct). `due`: a new pass may begin.
+    pub(super) fn next(&mut self, due: bool, changed: usize, touched: Vec<Arc<str>>, committed: Position) -> Logged {
+        if self.is_direct(due) {
+            return Logged { ids: touched, marker: Some(committed), is_all: true };
         }
-        self.unlogged.extend(touched.iter().cloned());
+        self.unlogged.extend(touched);
         if due && self.pass.is_none() {
+            self.passes += 1;
             self.pass = Some(Pass { left: self.unlogged.drain(..).collect(), marker: committed });
         }
         let Some(pass) = &mut self.pass else { return Logged::default() };
-        let ids = pass.left.split_off(pass.left.len().saturating_sub(CHUNK + touched.len()));
+        let ids = pass.left.split_off(pass.left.len().saturating_sub(CHUNK + changed));
         let marker = pass.left.is_empty().then_some(pass.marker);
         if marker.is_some() {
             self.pass = None;
@@ -87,6 +101,10 @@ mod tests {
         range.map(|n| Arc::from(n.to_string())).collect()
     }
 
+    fn next(checkpoint: &mut Checkpoint, due: bool, touched: Vec<Arc<str>>, committed: Position) -> Logged {
+        checkpoint.next(due, touched.len(), touched, committed)
+    }
+
     fn at(events: i64) -> Position {
         Position { events, ..Position::START }
     }
@@ -95,30 +113,30 @@ mod tests {
     fn a_marker_waits_for_all_that_changed_before_its_pass() {
         let mut checkpoint = Checkpoint::new();
         for n in 0..3 {
-            assert!(checkpoint.next(false, &ids(n * CHUNK..(n + 1) * CHUNK), at(n as i64)).ids.is_empty());
+            assert!(next(&mut checkpoint, false, ids(n * CHUNK..(n + 1) * CHUNK), at(n as i64)).ids.is_empty());
         }
-        let first = checkpoint.next(true, &[], at(3));
-        let second = checkpoint.next(false, &ids(0..1), at(4));
+        let first = next(&mut checkpoint, true, vec![], at(3));
+        let second = next(&mut checkpoint, false, ids(0..1), at(4));
         checkpoint.give_back(second, at(4));
-        let second = checkpoint.next(false, &[], at(4));
-        let third = checkpoint.next(false, &[], at(5));
+        let second = next(&mut checkpoint, false, vec![], at(4));
+        let third = next(&mut checkpoint, false, vec![], at(5));
         assert_eq!([first.marker, second.marker, third.marker], [None, None, Some(at(3))]);
         assert_eq!(first.ids.len() + second.ids.len() + third.ids.len(), 3 * CHUNK);
-        assert_eq!(checkpoint.next(true, &[], at(6)).ids, ids(0..1), "what changed meanwhile is the next pass's");
+        assert_eq!(next(&mut checkpoint, true, vec![], at(6)).ids, ids(0..1), "what changed meanwhile is the next pass's");
     }
 
     #[test]
     fn with_every_batch_due_each_writes_what_it_changed() {
         let mut checkpoint = Checkpoint::new();
-        let logged = checkpoint.next(true, &ids(0..2), at(1));
+        let logged = next(&mut checkpoint, true, ids(0..2), at(1));
         assert_eq!((logged.ids.len(), logged.marker), (2, Some(at(1))));
         checkpoint.give_back(logged, at(1));
-        let logged = checkpoint.next(true, &ids(2..3), at(1));
+        let logged = next(&mut checkpoint, true, ids(2..3), at(1));
         assert_eq!((logged.ids.len(), logged.marker), (2, Some(at(1))), "first what was given back");
         assert!(!logged.is_all, "what this batch changed is still to come");
-        let logged = checkpoint.next(true, &ids(3..4), at(2));
+        let logged = next(&mut checkpoint, true, ids(3..4), at(2));
         assert_eq!((logged.ids.len(), logged.marker), (2, Some(at(2))));
         checkpoint.note("x");
-        assert_eq!(checkpoint.next(true, &[], at(3)).ids, [Arc::from("x")]);
+        assert_eq!(next(&mut checkpoint, true, vec![], at(3)).ids, [Arc::from("x")]);
     }
 }

@@ -1,8 +1,9 @@
 //! The aggregate's way in: a command is decided, its events are folded on trial, and both go out together.
 
-use super::entry::{Entry, Seen, command_digest, id_digest};
+use super::cache::Change;
+use super::entry::{Seen, command_digest, id_digest, remembered};
 use super::error::TaskError;
-use super::layout::LastEvent;
+use super::layout::{LastEvent, MAX_ID_BYTES};
 use super::replay::catch;
 use super::step::{Logic, Step};
 use crate::aggregate::{Context, Decide};
@@ -12,7 +13,7 @@ use crate::envelope::{Headers, Outcome, Provenance, Writing, key};
 use crate::event::{DecodeError, Event as _};
 use crate::partition::partition_of;
 use crate::record::{Place, RecordBatch, RecordRef, Role};
-use crate::state_store::{MAX_KEY_BYTES, StateStore};
+use crate::state_store::StateStore;
 use crate::topology::Kind;
 use std::fmt::Write as _;
 use std::marker::PhantomData;
@@ -76,19 +77,24 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
     }
     within_limit(input, env.settings.max_command_bytes).or_dead(Cause::Oversized)?;
     let id = key(input).or_dead(Cause::Key)?;
-    is_an_id::<A>(id).or_dead(Cause::Key)?;
+    has_length(id).or_dead(Cause::Key)?;
     in_its_partition(id, env.topics.partitions, step.task).or_dead(Cause::Partition)?;
     let headers = Headers::read(input).or_dead(Cause::Undecodable)?;
     let value = input.value.ok_or("it has no value: a tombstone is no command").or_dead(Cause::Undecodable)?;
 
     let horizon = step.horizon();
-    let entry = step.cache.load(step.store, step.task, id).map_err(|error| Stop::Task(TaskError::Store { task: step.task, error }))?;
+    let at = step.cache.load(step.store, step.task, id).map_err(|error| Stop::Task(TaskError::Store { task: step.task, error }))?;
+    let entry = step.cache.entry(at);
+    if entry.is_new() {
+        parses::<A>(id).or_dead(Cause::Key)?;
+    }
     if entry.reflects(input.offset) {
         step.stats.replayed += 1;
         return Ok(());
     }
     let digest = command_digest(headers.name, value);
-    let seen = headers.id.map_or(Seen::Never, |own| entry.seen(id_digest(own), digest, horizon));
+    let own = headers.id.map(id_digest);
+    let seen = own.map_or(Seen::Never, |own| entry.seen(&own, digest, horizon));
     if seen == Seen::Same {
         step.stats.duplicates += 1;
         return Ok(());
@@ -113,7 +119,6 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
         }
     };
 
-    let mut next = entry.clone();
     let mut writing = Writing {
         source: &env.source,
         aggregate_id: id,
@@ -133,26 +138,37 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
         },
         style: env.settings.headers,
     };
+    let mut change = Change {
+        sequence: entry.sequence,
+        events_through: entry.events_through,
+        outcomes_through: entry.outcomes_through,
+        present: entry.present,
+        state: None,
+        remember: None,
+    };
     match verdict {
         Verdict::Events(events) => {
             let count = events.len();
             writing.provenance.count = u16::try_from(count)
                 .map_err(|_| format!("it decides {count} events, and 65,535 is the most"))
                 .or_dead(Cause::Unwritable)?;
+            let mut state = entry.state.clone();
             for event in events {
-                accept(&mut next, event, &writing, step.out, step.task, env.topics.max_event_bytes)?;
+                change.sequence += 1;
+                accept(&mut state, change.sequence, event, &writing, step.out, step.task, env.topics.max_event_bytes)?;
                 writing.provenance.index += 1;
             }
             writing.provenance.index -= 1;
-            next.present = true;
-            next.events_through = input.offset + 1;
+            change.state = Some(state);
+            change.present = true;
+            change.events_through = input.offset + 1;
             step.position.last_event = Some(LastEvent::new(LastEvent::UNDELIVERED, &writing.provenance));
             step.stats.accepted += 1;
             step.stats.events += count as u64;
         }
         Verdict::Outcome(outcome) => {
             writing.outcome(step.out, Place::new(Role::Outcomes, step.task), &outcome).or_dead(Cause::Unwritable)?;
-            next.outcomes_through = input.offset + 1;
+            change.outcomes_through = input.offset + 1;
             match outcome {
                 Outcome::Rejected { .. } => step.stats.rejected += 1,
                 Outcome::Nothing => step.stats.nothing += 1,
@@ -160,11 +176,9 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
             }
         }
     }
-    if writing.provenance.remember {
-        next.remember(id_digest(command_id), &writing.provenance, horizon);
-    }
+    change.remember = own.filter(|_| writing.provenance.remember).map(|own| (remembered(own, &writing.provenance), horizon));
     step.position.stream_time = step.position.stream_time.max(input.timestamp);
-    step.touched.extend(step.cache.modify(step.batch, id, next));
+    step.change(at, change);
     Ok(())
 }
 
@@ -175,8 +189,10 @@ enum Verdict<E, R> {
 }
 
 /// Writes one event and folds it on trial.
+#[allow(clippy::too_many_arguments)]
 fn accept<A: Decide>(
-    next: &mut Entry<A>,
+    state: &mut A,
+    sequence: u64,
     event: A::Event,
     writing: &Writing<'_>,
     out: &mut RecordBatch,
@@ -184,9 +200,8 @@ fn accept<A: Decide>(
     max_event_bytes: usize,
 ) -> Result<(), Stop> {
     let name = event.event_type().name;
-    next.sequence += 1;
     writing
-        .event(out, Place::new(Role::Events, task), next.sequence, &event)
+        .event(out, Place::new(Role::Events, task), sequence, &event)
         .map_err(|e| format!("the event `{name}`: {e}"))
         .or_dead(Cause::Unwritable)?;
     let bytes = out.get(out.len() - 1).byte_len();
@@ -194,7 +209,6 @@ fn accept<A: Decide>(
         let why = format!("the event `{name}` has {bytes} bytes, and its topic takes {max_event_bytes} (`max.message.bytes`)");
         return Err(Stop::Dead(Cause::Unwritable, why));
     }
-    let state = &mut next.state;
     catch(|| state.apply(event)).map_err(|panic| format!("folding the event `{name}` panicked: {panic}")).or_dead(Cause::Panicked)
 }
 
@@ -212,10 +226,14 @@ fn within_limit(input: &RecordRef<'_>, limit: usize) -> Result<(), String> {
     }
 }
 
-fn is_an_id<A: Decide>(id: &str) -> Result<(), String> {
-    if id.is_empty() || id.len() >= MAX_KEY_BYTES {
-        return Err(format!("its key has {} bytes; a key has 1 to {}", id.len(), MAX_KEY_BYTES - 1));
+pub(super) fn has_length(id: &str) -> Result<(), String> {
+    match id.len() {
+        1..=MAX_ID_BYTES => Ok(()),
+        bytes => Err(format!("its key has {bytes} bytes; a key has 1 to {MAX_ID_BYTES}")),
     }
+}
+
+fn parses<A: Decide>(id: &str) -> Result<(), String> {
     id.parse::<A::Id>().map(|_| ()).map_err(|_| format!("its key `{}` is no id of `{}`", id.escape_debug(), A::NAME))
 }
 

@@ -1,8 +1,13 @@
 //! What is kept of one aggregate: its state, its number of events, and the command ids that it has seen.
 
+use super::layout;
+use super::memory::{Memory, Remembered};
 use crate::aggregate::Millis;
+use crate::codec::CodecError;
 use crate::envelope::Provenance;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 /// The value of one key.
@@ -14,25 +19,12 @@ pub struct Entry<S> {
     pub events_through: i64,
     /// The offset behind the last input that left an outcome here (0: none).
     pub outcomes_through: i64,
-    /// The command ids that were seen, in the order of their inputs' offsets.
-    pub memory: Vec<Remembered>,
+    /// The command ids that were seen.
+    pub memory: Memory,
     /// Whether a table's row exists: false before the first event and after a tombstone.
     pub present: bool,
     /// The state itself.
     pub state: S,
-}
-
-/// A command id that was seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remembered {
-    /// A digest of the id (XXH3, 128 bit).
-    pub id: u128,
-    /// The digest of the command.
-    pub digest: u64,
-    /// The input's offset.
-    pub offset: i64,
-    /// The input's timestamp.
-    pub time: Millis,
 }
 
 /// What the memory says of a command.
@@ -58,35 +50,49 @@ impl<S> Entry<S> {
     }
 
     /// Looks a command id up. Older entries than `horizon` count as forgotten.
-    pub fn seen(&self, id: u128, digest: u64, horizon: Millis) -> Seen {
-        match self.memory.iter().rev().find(|m| m.id == id && m.time >= horizon) {
+    pub fn seen(&mut self, id: &[u8; 16], digest: u64, horizon: Millis) -> Seen {
+        match self.memory.find(id, horizon) {
             None => Seen::Never,
             Some(m) if m.digest == digest => Seen::Same,
             Some(_) => Seen::Other,
         }
     }
 
-    /// Keeps a command id, in the order of offsets, and forgets those older than `horizon`.
-    pub fn remember(&mut self, id: u128, from: &Provenance, horizon: Millis) {
-        self.forget(horizon);
-        let one = Remembered { id, digest: from.digest, offset: from.offset, time: from.timestamp };
-        let at = self.memory.partition_point(|m| m.offset <= one.offset);
-        if at == 0 || self.memory[at - 1].offset != one.offset {
-            self.memory.insert(at, one);
-        }
-    }
-
-    /// Forgets command ids older than `horizon`.
-    pub fn forget(&mut self, horizon: Millis) {
-        if self.memory.iter().any(|m| m.time < horizon) {
-            self.memory.retain(|m| m.time >= horizon);
-        }
+    /// Keeps a command id, in the order of offsets, and forgets those older than `horizon`. Returns its number in the memory, if it is new there.
+    pub fn remember(&mut self, id: [u8; 16], from: &Provenance, horizon: Millis) -> Option<u64> {
+        self.memory.forget(horizon);
+        self.memory.insert(remembered(id, from))
     }
 }
 
+impl<S: DeserializeOwned> Entry<S> {
+    /// Reads the entry of `id` from its value, and the sealed segments of its memory through `get`, which looks up keys of the same store.
+    ///
+    /// # Errors
+    /// What cannot be read, or is missing.
+    pub fn read<V: AsRef<[u8]>, E: Display>(
+        id: &str,
+        value: &[u8],
+        mut get: impl FnMut(&[u8]) -> Result<Option<V>, E>,
+    ) -> Result<Self, CodecError> {
+        let mut entry: Self = layout::read(value)?;
+        for number in entry.memory.missing() {
+            let segment = get(&layout::segment_key(id, number)).map_err(|e| CodecError(e.to_string()))?;
+            let segment = segment.ok_or_else(|| CodecError(format!("segment {number} of its memory of command ids is missing")))?;
+            entry.memory.fill(&layout::read::<Vec<Remembered>>(segment.as_ref())?)?;
+        }
+        Ok(entry)
+    }
+}
+
+/// What is kept of a command id.
+pub(super) fn remembered(id: [u8; 16], from: &Provenance) -> Remembered {
+    Remembered { id, digest: from.digest, offset: from.offset, time: from.timestamp }
+}
+
 /// The digest of a command id.
-pub fn id_digest(id: &str) -> u128 {
-    xxh3_128(id.as_bytes())
+pub fn id_digest(id: &str) -> [u8; 16] {
+    xxh3_128(id.as_bytes()).to_le_bytes()
 }
 
 /// The digest of a command: its name, where a header carries it, and its value.
@@ -110,33 +116,21 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_ordered_by_offset_however_it_is_refolded() {
-        let (mut live, mut refolded) = (Entry::<()>::default(), Entry::<()>::default());
-        for offset in [1, 2, 3] {
-            live.remember(offset as u128, &from(offset, 100 + offset, 7), 0);
-        }
-        for offset in [1, 3, 2, 2] {
-            refolded.remember(offset as u128, &from(offset, 100 + offset, 7), 0);
-        }
-        assert_eq!(live, refolded);
-    }
-
-    #[test]
     fn the_same_id_with_another_digest_is_another_command() {
         let mut entry = Entry::<()>::default();
-        entry.remember(1, &from(5, 100, 7), 0);
+        entry.remember([1; 16], &from(5, 100, 7), 0);
         assert_eq!(
-            [entry.seen(1, 7, 0), entry.seen(1, 8, 0), entry.seen(2, 7, 0), entry.seen(1, 7, 101)],
+            [entry.seen(&[1; 16], 7, 0), entry.seen(&[1; 16], 8, 0), entry.seen(&[2; 16], 7, 0), entry.seen(&[1; 16], 7, 101)],
             [Seen::Same, Seen::Other, Seen::Never, Seen::Never]
         );
-        entry.forget(101);
+        entry.memory.forget(101);
         assert!(entry.memory.is_empty());
     }
 
     /// The digests go to disk and to other versions of this program.
     #[test]
     fn digests_stay_what_they_are() {
-        assert_eq!(id_digest("a"), 0xa96f_af70_5af1_6834_e6c6_32b6_1e96_4e1f);
+        assert_eq!(u128::from_le_bytes(id_digest("a")), 0xa96f_af70_5af1_6834_e6c6_32b6_1e96_4e1f);
         assert_eq!(command_digest(Some("Deposit"), b"{}"), command_digest(Some("Deposit"), b"{}"));
         assert_ne!(command_digest(Some("Deposit"), b"{}"), command_digest(None, b"Deposit\0{}"));
     }

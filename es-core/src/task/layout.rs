@@ -6,7 +6,8 @@
 //! | `01` | [`Position`] | yes | as the marker of a checkpoint |
 //! | `02` | [`Restoring`] | while a restore from the changelog is under way | |
 //! | `03` | [`Position`]: the newest marker that the changelog is known to have | yes | |
-//! | `10` + key | [`Entry`](super::entry::Entry) | yes | yes |
+//! | `10` + id | [`Entry`](super::entry::Entry) | yes | yes |
+//! | `11` + id + number (4 bytes, big endian) | a sealed segment of the entry's [`Memory`](super::memory::Memory) | yes | yes |
 //!
 //! The first bytes never change their meaning; new kinds take new ones.
 
@@ -14,6 +15,7 @@ use crate::aggregate::Millis;
 use crate::broker::TopicId;
 use crate::codec::{Codec, CodecError, Postcard};
 use crate::envelope::Provenance;
+use crate::state_store::MAX_KEY_BYTES;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The key of the [`Identity`].
@@ -26,9 +28,13 @@ pub const RESTORING: &[u8] = &[0x02];
 pub const LOGGED: &[u8] = &[0x03];
 /// The first byte of an entry's key.
 pub const ENTRY: u8 = 0x10;
+/// The first byte of a segment's key.
+pub const SEGMENT: u8 = 0x11;
+/// The longest id of an aggregate, in bytes.
+pub const MAX_ID_BYTES: usize = MAX_KEY_BYTES - 5;
 
 /// The layout of the values.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 /// Which log a store is the fold of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +45,8 @@ pub struct Identity {
     pub input: TopicId,
     /// The id of the events topic.
     pub events: TopicId,
+    /// The id of the changelog, where there is one.
+    pub changelog: Option<TopicId>,
 }
 
 /// What a state reflects.
@@ -109,6 +117,24 @@ pub fn entry_id(key: &[u8]) -> Option<&str> {
     }
 }
 
+/// The store key of a sealed segment of an aggregate's memory.
+pub fn segment_key(id: &str, number: u32) -> Vec<u8> {
+    let mut key = Vec::with_capacity(5 + id.len());
+    key.push(SEGMENT);
+    key.extend_from_slice(id.as_bytes());
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The aggregate's id and the segment's number in a store key; `None` if it is no segment's.
+pub fn segment_of(key: &[u8]) -> Option<(&str, u32)> {
+    let (key, number) = key.split_last_chunk()?;
+    match key {
+        [SEGMENT, id @ ..] => Some((std::str::from_utf8(id).ok()?, u32::from_be_bytes(*number))),
+        _ => None,
+    }
+}
+
 /// Appends a value.
 ///
 /// # Errors
@@ -137,12 +163,14 @@ mod tests {
     #[test]
     fn keys_and_values_come_back() {
         assert_eq!(entry_id(&entry_key("é-1")), Some("é-1"));
-        assert_eq!((entry_id(POSITION), entry_id(&[])), (None, None));
+        assert_eq!(segment_of(&segment_key("é-1", 258)), Some(("é-1", 258)));
+        assert_eq!((entry_id(POSITION), entry_id(&[]), entry_id(&segment_key("a", 1))), (None, None, None));
+        assert_eq!((segment_of(POSITION), segment_of(&[]), segment_of(&entry_key("abcdef"))), (None, None, None));
         let mut bytes = Vec::new();
         write(&Position::START, &mut bytes).unwrap();
         assert_eq!(read::<Position>(&bytes).unwrap(), Position::START);
-        bytes[0] = 2;
-        assert!(read::<Position>(&bytes).unwrap_err().0.contains("layout 2"));
+        bytes[0] = 1;
+        assert!(read::<Position>(&bytes).unwrap_err().0.contains("layout 1"));
     }
 
     /// The bytes on disk are a promise: this test fails when they change.
@@ -152,6 +180,6 @@ mod tests {
         let position = Position { input: 1, events: 2, outcomes: 3, stream_time: -1, last_event: Some(last) };
         let mut bytes = Vec::new();
         write(&position, &mut bytes).unwrap();
-        assert_eq!(bytes, [1, 2, 4, 6, 1, 1, 6, 4, 1, 172, 2]);
+        assert_eq!(bytes, [2, 2, 4, 6, 1, 1, 6, 4, 1, 172, 2]);
     }
 }

@@ -24,6 +24,7 @@ mod table;
 
 pub mod entry;
 pub mod layout;
+pub mod memory;
 pub mod replay;
 
 pub use commands::Commands;
@@ -36,12 +37,13 @@ use crate::broker::{Delivered, Fetched};
 use crate::record::{Place, RecordBatch, Role};
 use crate::settings::{Changelog, Stats};
 use crate::state_store::{StateStore, StoreError, WriteBatch};
-use cache::Cache;
+use cache::{At, Cache};
 use checkpoint::{Checkpoint, Logged};
 use entry::Entry;
 use layout::{Identity, LastEvent, Position};
 use restore::Restore;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a task is doing. See the [module](self) for the diagram.
@@ -124,10 +126,12 @@ struct Pending {
     batch: u64,
     before: Position,
     after: Position,
-    touched: Vec<Arc<str>>,
+    touched: Vec<At>,
     /// What it has written of a checkpoint, and the marker as it was written.
     logged: Logged,
     marker: Option<Position>,
+    /// Entries whose memory has sealed segments, and those of them that the changelog has with this batch.
+    sealed: Vec<(Arc<str>, Range<u32>)>,
 }
 
 #[derive(Debug)]
@@ -140,11 +144,11 @@ struct Inbox {
 
 impl<L: Logic> Task<L> {
     /// A task that was just assigned.
-    pub fn new(partition: i32, cache_entries: usize) -> Self {
+    pub fn new(partition: i32, cache_bytes: usize) -> Self {
         Task {
             partition,
             state: TaskState::Draining,
-            cache: Cache::new(cache_entries),
+            cache: Cache::new(cache_bytes),
             position: Position::START,
             committed: Position::START,
             pending: VecDeque::new(),
@@ -187,6 +191,16 @@ impl<L: Logic> Task<L> {
     /// Whether it cannot take more records for now, because the store lags behind.
     pub fn is_congested(&self, env: &Env) -> bool {
         self.writes > 4 || self.cache.dirty_len() > 4 * env.settings.flush_entries
+    }
+
+    /// Its cache may take so many bytes from now on.
+    pub fn resize_cache(&mut self, bytes: usize) {
+        self.cache.resize(bytes);
+    }
+
+    /// What its cache takes, roughly, in bytes.
+    pub fn cache_bytes(&self) -> usize {
+        self.cache.bytes()
     }
 
     /// Whether a batch of it is uncommitted.
@@ -256,7 +270,15 @@ impl<L: Logic> Task<L> {
         }
         if self.pending.back().is_none_or(|p| p.batch != batch) {
             let before = self.position;
-            self.pending.push_back(Pending { batch, before, after: before, touched: Vec::new(), logged: Logged::default(), marker: None });
+            self.pending.push_back(Pending {
+                batch,
+                before,
+                after: before,
+                touched: Vec::new(),
+                logged: Logged::default(),
+                marker: None,
+                sealed: Vec::new(),
+            });
         }
         let pending = self.pending.back_mut().expect("it was just made");
         let mut step = Step {
@@ -307,20 +329,45 @@ impl<L: Logic> Task<L> {
     ) -> Result<Option<i64>, TaskError> {
         let Some(pending) = self.pending.back_mut().filter(|p| p.batch == batch) else { return Ok(None) };
         let place = Place::new(Role::Changelog, self.partition);
-        let logged = match env.settings.changelog {
-            Changelog::Off => Logged::default(),
-            Changelog::EachCommit => self.checkpoint.next(true, &pending.touched, self.committed),
-            Changelog::Checkpoint { .. } => self.checkpoint.next(checkpoint_due, &pending.touched, self.committed),
+        let due = match env.settings.changelog {
+            Changelog::Off => None,
+            Changelog::EachCommit => Some(true),
+            Changelog::Checkpoint { .. } => Some(checkpoint_due),
         };
+        let logged = due.map_or_else(Logged::default, |due| {
+            let (direct, pass) = (self.checkpoint.is_direct(due), self.checkpoint.pass());
+            let mut touched = Vec::new();
+            for at in &pending.touched {
+                if direct || self.cache.note(*at, pass) {
+                    touched.push(self.cache.key(*at).clone());
+                }
+            }
+            self.checkpoint.next(due, pending.touched.len(), touched, self.committed)
+        });
+        let timestamp = pending.after.stream_time.max(0);
         for id in &logged.ids {
-            let entry = self.cache.load(store, self.partition, id).map_err(|error| TaskError::Store { task: self.partition, error })?;
+            let at = self.cache.load(store, self.partition, id).map_err(|error| TaskError::Store { task: self.partition, error })?;
+            let entry = self.cache.entry(at);
             if entry.is_new() {
                 continue;
             }
-            out.push(place, pending.after.stream_time.max(0))
+            let (known, sealed) = (entry.memory.logged(), entry.memory.sealed());
+            for number in known.end.max(sealed.start)..sealed.end {
+                out.push(place, timestamp)
+                    .key(&layout::segment_key(id, number))
+                    .value_with(|bytes| layout::write(&entry.memory.segment(number), bytes))
+                    .expect("command ids can be written");
+            }
+            out.push(place, timestamp)
                 .key(&layout::entry_key(id))
                 .value_with(|bytes| layout::write(entry, bytes))
                 .map_err(|e| TaskError::Unwritable { task: self.partition, id: id.to_string(), why: e.to_string() })?;
+            for number in known.start..sealed.start {
+                out.push(place, timestamp).key(&layout::segment_key(id, number));
+            }
+            if known != sealed {
+                pending.sealed.push((id.clone(), sealed));
+            }
         }
         pending.marker = logged.marker.map(|marker| match logged.is_all {
             // The offsets of this batch's own events and outcomes are not known yet.
@@ -329,7 +376,7 @@ impl<L: Logic> Task<L> {
         });
         pending.logged = logged;
         if let Some(marker) = &pending.marker {
-            let mut record = out.push(place, pending.after.stream_time.max(0));
+            let mut record = out.push(place, timestamp);
             record.key(layout::POSITION).value_with(|bytes| layout::write(marker, bytes)).expect("a position can be written");
         }
         Ok(Some(pending.after.input))
@@ -339,6 +386,7 @@ impl<L: Logic> Task<L> {
     pub fn commit(&mut self, batch: u64, delivered: &[Delivered]) {
         let Some(pending) = self.pending.pop_front_if(|p| p.batch == batch) else { return };
         self.cache.commit(batch, &pending.touched);
+        pending.sealed.iter().for_each(|(id, segments)| self.cache.logged(id, segments.clone()));
         let last = |role| delivered.iter().find(|d| d.place == Place::new(role, self.partition)).map(|d| d.last);
         let mut committed = Position { events: self.committed.events, outcomes: self.committed.outcomes, ..pending.after };
         if let Some(offset) = last(Role::Events) {
@@ -400,7 +448,7 @@ impl<L: Logic> Task<L> {
     pub fn reset(&mut self, env: &Env) {
         if matches!(self.state, TaskState::Settling | TaskState::Closed) {
             self.pending.clear();
-            self.cache = Cache::new(env.settings.cache_entries);
+            self.cache = Cache::new(0);
             return;
         }
         for (role, _) in env.topology.topics() {
@@ -410,7 +458,7 @@ impl<L: Logic> Task<L> {
             writes: self.writes,
             orders: std::mem::take(&mut self.orders),
             refuse: self.refuse,
-            ..Task::new(self.partition, env.settings.cache_entries)
+            ..Task::new(self.partition, self.cache.capacity())
         };
         self.try_open();
     }
@@ -437,7 +485,7 @@ impl<L: Logic> Task<L> {
             self.orders.push_back(Order::StopFetch(Place::new(role, self.partition)));
         }
         if !whole {
-            self.cache = Cache::new(1);
+            self.cache = Cache::new(0);
         }
     }
 
@@ -480,17 +528,8 @@ impl<L: Logic> Task<L> {
             return Ok(false);
         }
         let mut batch = WriteBatch::new();
-        let mut failed = None;
-        self.cache.take_dirty(|id, entry| {
-            batch.put_with(&layout::entry_key(id), |bytes| {
-                if let Err(error) = layout::write(entry, bytes) {
-                    failed = Some((id.to_owned(), error));
-                }
-            });
-        });
-        if let Some((id, error)) = failed {
-            return Err(TaskError::Unwritable { task: self.partition, id, why: error.to_string() });
-        }
+        let task = self.partition;
+        self.cache.take_dirty(&mut batch).map_err(|(id, why)| TaskError::Unwritable { task, id, why })?;
         put_position(&mut batch, &self.committed, &self.checkpoint.marker, env);
         self.flushing = true;
         self.order_write(batch);
@@ -525,7 +564,8 @@ impl<L: Logic> Task<L> {
 }
 
 fn put_position(batch: &mut WriteBatch, position: &Position, logged: &Position, env: &Env) {
-    let identity = Identity { cluster: env.topics.cluster.clone(), input: env.topics.input, events: env.topics.events };
+    let Topics { cluster, input, events, changelog, .. } = &env.topics;
+    let identity = Identity { cluster: cluster.clone(), input: *input, events: *events, changelog: *changelog };
     batch.put_with(layout::IDENTITY, |bytes| layout::write(&identity, bytes).expect("an identity can be written"));
     batch.put_with(layout::POSITION, |bytes| layout::write(position, bytes).expect("a position can be written"));
     batch.put_with(layout::LOGGED, |bytes| layout::write(logged, bytes).expect("a position can be written"));

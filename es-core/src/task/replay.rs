@@ -17,8 +17,11 @@ pub enum Sequence {
 /// What folding an event came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Folded {
-    /// The entry has changed.
-    Changed,
+    /// The entry has changed; where its memory has taken the command's id, under this number.
+    Changed {
+        /// The id's number.
+        remembered: Option<u64>,
+    },
     /// The entry held it already.
     Known,
 }
@@ -50,8 +53,8 @@ pub fn event<A: Aggregate>(
     if from.index + 1 == from.count {
         entry.events_through = from.offset + 1;
     }
-    remember(entry, envelope.causation_id.as_deref(), &from, horizon);
-    Ok(Folded::Changed)
+    let remembered = remember(entry, envelope.causation_id.as_deref(), &from, horizon);
+    Ok(Folded::Changed { remembered })
 }
 
 /// Takes notice of one outcome.
@@ -60,14 +63,11 @@ pub fn outcome<S>(entry: &mut Entry<S>, causation_id: Option<&str>, from: &Prove
         return Folded::Known;
     }
     entry.outcomes_through = from.offset + 1;
-    remember(entry, causation_id, from, horizon);
-    Folded::Changed
+    Folded::Changed { remembered: remember(entry, causation_id, from, horizon) }
 }
 
-fn remember<S>(entry: &mut Entry<S>, causation_id: Option<&str>, from: &Provenance, horizon: Millis) {
-    if let (true, Some(id)) = (from.remember, causation_id) {
-        entry.remember(id_digest(id), from, horizon);
-    }
+fn remember<S>(entry: &mut Entry<S>, causation_id: Option<&str>, from: &Provenance, horizon: Millis) -> Option<u64> {
+    causation_id.filter(|_| from.remember).and_then(|id| entry.remember(id_digest(id), from, horizon))
 }
 
 /// Runs a user's code; a panic is an error with its message.

@@ -114,6 +114,19 @@ impl<L: Logic> Task<L> {
                 self.same_topic(env, env.topology.input(), env.topics.input, known.input)?;
                 self.same_topic(env, Role::Events, env.topics.events, known.events)?;
             }
+            // What the store says of the changelog is of another one: the new one gets everything.
+            if env.topics.changelog.is_some() && known.changelog != env.topics.changelog {
+                // What a table has folded may be gone from the log.
+                if let (Kind::Table, Some(known), Some(now)) = (env.topology.kind, known.changelog, env.topics.changelog) {
+                    self.same_topic(env, Role::Changelog, now, known)?;
+                }
+                tracing::warn!(
+                    task = self.partition,
+                    "the changelog was created since: the state is folded from the log, and the changelog written anew"
+                );
+                self.clear(store)?;
+                return self.start(store, ends, Source::Log, env);
+            }
         }
         self.start(store, ends, Source::Store, env)
     }
@@ -195,7 +208,9 @@ impl<L: Logic> Task<L> {
                     let marker = layout::read(value).map_err(|e| unusable(env, &record, format!("the marker: {e}")))?;
                     restore.restoring.marker = Some(marker);
                 }
-                (Some(key), Some(value)) if layout::entry_id(key).is_some() => restore.batch.put(key, value),
+                (Some(key), Some(value)) if layout::entry_id(key).is_some() || layout::segment_of(key).is_some() => {
+                    restore.batch.put(key, value)
+                }
                 (Some(key), None) => restore.batch.delete(key),
                 _ => return Err(unusable(env, &record, "its key is no entry's and no marker's".into())),
             }
@@ -324,14 +339,14 @@ impl<L: Logic> Task<L> {
             }
             let restore = self.restore_mut();
             restore.processed = restore.processed.max(from.offset);
-            let entry = self
+            let at = self
                 .cache
                 .load(store, self.partition, &envelope.aggregate_id)
                 .map_err(|error| TaskError::Store { task: self.partition, error })?;
-            let id = envelope.aggregate_id.clone();
-            let mut next = entry.clone();
-            if replay::event(&mut next, envelope, horizon, sequence).map_err(|why| unusable(env, &record, why))? == Folded::Changed {
-                self.cache.replay(&id, next);
+            // A fold that fails in the middle leaves a torn entry, and stops the task.
+            let folded = replay::event(self.cache.entry(at), envelope, horizon, sequence).map_err(|why| unusable(env, &record, why))?;
+            if let Folded::Changed { remembered } = folded {
+                self.cache.replayed(at, remembered);
             }
             self.committed.events = record.offset + 1;
             self.committed.last_event = Some(LastEvent::new(record.offset, &from));
@@ -364,10 +379,9 @@ impl<L: Logic> Task<L> {
             if record.offset < self.committed.outcomes {
                 continue;
             }
-            let mut next =
-                self.cache.load(store, self.partition, id).map_err(|error| TaskError::Store { task: self.partition, error })?.clone();
-            if replay::outcome(&mut next, headers.causation_id, &from, horizon) == Folded::Changed {
-                self.cache.replay(id, next);
+            let at = self.cache.load(store, self.partition, id).map_err(|error| TaskError::Store { task: self.partition, error })?;
+            if let Folded::Changed { remembered } = replay::outcome(self.cache.entry(at), headers.causation_id, &from, horizon) {
+                self.cache.replayed(at, remembered);
             }
             self.committed.outcomes = record.offset + 1;
             self.committed.stream_time = self.committed.stream_time.max(from.timestamp);
@@ -473,7 +487,7 @@ impl<L: Logic> Task<L> {
         if self.state == TaskState::Replaying {
             self.become_state(TaskState::Opening);
         }
-        self.cache = super::Cache::new(env.settings.cache_entries);
+        self.cache = super::Cache::new(self.cache.capacity());
         self.clear(store)?;
         self.start(store, restore.ends, next, env)
     }

@@ -1,6 +1,6 @@
 //! What happens to one input: the part that differs between aggregates and tables.
 
-use super::cache::Cache;
+use super::cache::{At, Cache, Change};
 use super::error::TaskError;
 use super::layout::Position;
 use crate::aggregate::{Aggregate, Millis};
@@ -10,7 +10,6 @@ use crate::record::{Place, RecordBatch, RecordRef, Role};
 use crate::settings::{Settings, Stats};
 use crate::state_store::StateStore;
 use crate::topology::{Kind, Topology};
-use std::sync::Arc;
 
 /// What a component does with its inputs.
 pub trait Logic: Sized + Send + 'static {
@@ -41,6 +40,8 @@ pub struct Topics {
     pub input: TopicId,
     /// The events topic's id.
     pub events: TopicId,
+    /// The changelog's id, where there is one.
+    pub changelog: Option<TopicId>,
     /// The number of tasks.
     pub partitions: i32,
     /// The number of partitions of the dead-letter topic.
@@ -77,7 +78,7 @@ pub struct Step<'a, A, S> {
     pub(super) store: &'a S,
     pub(super) cache: &'a mut Cache<A>,
     pub(super) position: &'a mut Position,
-    pub(super) touched: &'a mut Vec<Arc<str>>,
+    pub(super) touched: &'a mut Vec<At>,
     pub(super) out: &'a mut RecordBatch,
     pub(super) env: &'a Env,
     pub(super) stats: &'a mut Stats,
@@ -86,7 +87,14 @@ pub struct Step<'a, A, S> {
     pub(super) refuse: Option<i64>,
 }
 
-impl<A, S> Step<'_, A, S> {
+impl<A: Aggregate, S> Step<'_, A, S> {
+    /// Changes a loaded entry.
+    pub(super) fn change(&mut self, at: At, change: Change<A>) {
+        if self.cache.change(self.batch, at, change) {
+            self.touched.push(at);
+        }
+    }
+
     /// Command ids older than this are forgotten.
     pub(super) fn horizon(&self) -> Millis {
         self.position.stream_time.saturating_sub(self.env.settings.command_memory.as_millis() as Millis)

@@ -1,6 +1,7 @@
 //! The table's way in: an event that others wrote is folded.
 
-use super::entry::Entry;
+use super::cache::{At, Change};
+use super::commands::has_length;
 use super::error::TaskError;
 use super::replay::catch;
 use super::step::{Logic, Step};
@@ -9,7 +10,7 @@ use crate::dead_letter::Cause;
 use crate::envelope::{Envelope, key};
 use crate::partition::partition_of;
 use crate::record::RecordRef;
-use crate::state_store::{MAX_KEY_BYTES, StateStore};
+use crate::state_store::StateStore;
 use crate::topology::Kind;
 use std::marker::PhantomData;
 
@@ -44,9 +45,9 @@ impl<T: Aggregate> Logic for Rows<T> {
     fn process<S: StateStore>(&self, step: &mut Step<'_, T, S>, input: &RecordRef<'_>) -> Result<(), TaskError> {
         step.stats.inputs += 1;
         match fold(step, input)? {
-            Ok(Some((id, next))) => {
+            Ok(Some((at, change))) => {
                 step.stats.events += 1;
-                step.touched.extend(step.cache.modify(step.batch, id, next));
+                step.change(at, change);
                 Ok(())
             }
             Ok(None) => {
@@ -71,52 +72,54 @@ impl<T: Aggregate> Logic for Rows<T> {
 
     fn replay<S: StateStore>(&self, step: &mut Step<'_, T, S>, input: &RecordRef<'_>) -> Result<(), TaskError> {
         // A bad row was dead-lettered when it was first processed: it is passed over now.
-        if let Ok(Some((id, next))) = fold(step, input)? {
-            step.cache.replay(id, next);
+        if let Ok(Some((at, change))) = fold(step, input)? {
+            step.cache.replay(at, change);
         }
         Ok(())
     }
 }
 
-/// The row after this record; `None` if it reflects the record already.
+/// What the record makes of its row; `None` if that reflects the record already.
 #[allow(clippy::type_complexity)]
-fn fold<'a, T: Aggregate, S: StateStore>(
+fn fold<T: Aggregate, S: StateStore>(
     step: &mut Step<'_, T, S>,
-    input: &RecordRef<'a>,
-) -> Result<Result<Option<(&'a str, Entry<T>)>, (Cause, String)>, TaskError> {
-    let id = match key(input) {
+    input: &RecordRef<'_>,
+) -> Result<Result<Option<(At, Change<T>)>, (Cause, String)>, TaskError> {
+    let id = match key(input).map_err(|error| error.to_string()).and_then(|id| has_length(id).map(|()| id)) {
         Ok(id) => id,
-        Err(error) => return Ok(Err((Cause::Key, error.to_string()))),
+        Err(why) => return Ok(Err((Cause::Key, why))),
     };
-    if id.is_empty() || id.len() >= MAX_KEY_BYTES {
-        return Ok(Err((Cause::Key, format!("its key has {} bytes; a key has 1 to {}", id.len(), MAX_KEY_BYTES - 1))));
-    }
     let right = partition_of(id.as_bytes(), step.env.topics.partitions);
     if right != step.task {
         return Ok(Err((Cause::Partition, format!("its key `{}` belongs to partition {right}", id.escape_debug()))));
     }
-    let entry = step.cache.load(step.store, step.task, id).map_err(|error| TaskError::Store { task: step.task, error })?;
+    let at = step.cache.load(step.store, step.task, id).map_err(|error| TaskError::Store { task: step.task, error })?;
+    let entry = step.cache.entry(at);
     if entry.reflects(input.offset) {
         return Ok(Ok(None));
     }
-    let mut next;
-    if input.value.is_none() {
-        next = Entry { sequence: entry.sequence, ..Entry::default() };
+    let state = if input.value.is_none() {
+        T::default()
     } else {
         let envelope = match catch(|| Envelope::<T::Event>::read(input)) {
             Ok(Ok(envelope)) => envelope,
             Ok(Err(error)) => return Ok(Err((Cause::Undecodable, error.to_string()))),
             Err(panic) => return Ok(Err((Cause::Panicked, format!("reading it panicked: {panic}")))),
         };
-        next = entry.clone();
-        let state = &mut next.state;
+        let mut state = entry.state.clone();
         if let Err(panic) = catch(|| state.apply(envelope.event)) {
             return Ok(Err((Cause::Panicked, format!("the fold panicked: {panic}"))));
         }
-        next.present = true;
-    }
-    next.sequence += 1;
-    next.events_through = input.offset + 1;
+        state
+    };
+    let change = Change {
+        sequence: entry.sequence + 1,
+        events_through: input.offset + 1,
+        outcomes_through: 0,
+        present: input.value.is_some(),
+        state: Some(state),
+        remember: None,
+    };
     step.position.stream_time = step.position.stream_time.max(input.timestamp);
-    Ok(Ok(Some((id, next))))
+    Ok(Ok(Some((at, change))))
 }

@@ -255,12 +255,12 @@ mod tests {
 
     #[test]
     fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
-        let file = "commit.interval = 10\nbatch.max.records = 1\ncache.entries = 1\n";
+        let file = "commit.interval = 10\nbatch.max.records = 1\nmemory.limit = \"1GiB\"\n";
         let environment = [("ES_COMMIT_INTERVAL", "20ms"), ("ES_BATCH_MAX_RECORDS", "2")];
         let settings = resolve(file, &environment, &[("commit.interval", "30ms")]).unwrap();
         assert_eq!(settings.commit_interval, Duration::from_millis(30));
-        assert_eq!((settings.batch_max_records, settings.cache_entries, settings.partitions), (2, 1, 4));
-        let origins = ["commit.interval", "batch.max.records", "cache.entries", "partitions"]
+        assert_eq!((settings.batch_max_records, settings.memory_limit, settings.partitions), (2, 1 << 30, 4));
+        let origins = ["commit.interval", "batch.max.records", "memory.limit", "partitions"]
             .map(|key| settings.entries().into_iter().find(|e| e.key == key).unwrap().origin.to_string());
         assert_eq!(origins[0], "flag --commit-interval");
         assert_eq!(origins[1], "environment variable ES_BATCH_MAX_RECORDS");

@@ -51,7 +51,7 @@ impl Folder {
             Kind::Aggregate => {
                 let envelope = Envelope::<A::Event>::read(record).map_err(|e| e.to_string())?;
                 Ok(match replay::event(entry, envelope, self.horizon, self.sequence)? {
-                    Folded::Changed => Step::Changed,
+                    Folded::Changed { .. } => Step::Changed,
                     Folded::Known => Step::Known,
                 })
             }

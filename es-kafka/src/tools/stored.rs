@@ -102,26 +102,26 @@ impl Task {
     /// # Errors
     /// When it cannot be read.
     pub(super) fn entry<A: Aggregate>(&self, id: &str) -> Result<Option<Entry<A>>, StoreError> {
-        self.snapshot.get(&layout::entry_key(id))?.map(|bytes| decode_entry(id, &bytes)).transpose()
+        self.snapshot.get(&layout::entry_key(id))?.map(|bytes| self.decode(id, &bytes)).transpose()
     }
 
     /// The entries of ids that start so, in the order of their ids.
     pub(super) fn entries<A: Aggregate>(&self, prefix: &str) -> impl Iterator<Item = Result<(String, Entry<A>), StoreError>> {
-        self.snapshot.prefix(&layout::entry_key(prefix)).map(|pair| {
+        self.snapshot.prefix(&layout::entry_key(prefix)).map(move |pair| {
             let (key, bytes) = pair?;
             let id = layout::entry_id(&key).ok_or_else(|| StoreError::Failed("an entry's key is no id".to_owned()))?;
-            Ok((id.to_owned(), decode_entry(id, &bytes)?))
+            Ok((id.to_owned(), self.decode(id, &bytes)?))
         })
+    }
+
+    fn decode<A: Aggregate>(&self, id: &str, bytes: &[u8]) -> Result<Entry<A>, StoreError> {
+        Entry::read(id, bytes, |key| self.snapshot.get(key)).map_err(|e| StoreError::Failed(unreadable(id, &e)))
     }
 }
 
 /// What is wrong with an entry whose bytes cannot be read, and what to do.
 pub(super) fn unreadable(id: &str, why: &dyn fmt::Display) -> String {
     format!("the entry of `{id}` cannot be read: {why}; if the state's type was changed, raise its `version`")
-}
-
-fn decode_entry<A: Aggregate>(id: &str, bytes: &[u8]) -> Result<Entry<A>, StoreError> {
-    layout::read(bytes).map_err(|e| StoreError::Failed(unreadable(id, &e)))
 }
 
 /// What is kept beside the entries.

@@ -6,6 +6,7 @@ use crate::component::Part;
 use crate::embedded::Embedded;
 use crate::settings::BrokerKind;
 use crate::testing::{Account, Balances};
+use es_core::runner::Changelog;
 use es_core::state_store::{StateStore, WriteBatch};
 use es_core::task::entry::Entry;
 use es_core::task::layout;
@@ -161,7 +162,7 @@ fn a_store_that_is_not_compared_is_not_said_to_be_equal() {
 #[test]
 fn verify_finds_a_changelog_that_lacks_a_state() {
     let embedded = Embedded::new();
-    let app = app(&embedded, |_| {});
+    let app = app(&embedded, |s| s.changelog = Changelog::EachCommit);
     serve(&app, &COMMANDS);
     let partition = es_core::partition::partition_of(b"b", 4);
     embedded.cluster().produce_to("bank-account-v1-changelog", partition, Some(&layout::entry_key("b")), &[], None).unwrap();

@@ -49,7 +49,7 @@ pub(super) fn run<A: Aggregate>(tool: &mut Tool<'_>) -> Result<Finding, AppError
     let mut verification = Verification {
         topology: tool.topology.clone(),
         folder: Folder::new(&tool.topology, tool.settings),
-        each_commit: tool.settings.changelog == Changelog::EachCommit,
+        each_commit: tool.settings.changelog_of(&tool.topology) == Changelog::EachCommit,
         memory,
         reader,
         counts: Counts::default(),
@@ -89,7 +89,7 @@ struct Share {
 
 impl Share {
     fn holds(self, id: &str) -> bool {
-        self.of == 1 || id_digest(id) % self.of == self.number
+        self.of == 1 || u128::from_le_bytes(id_digest(id)) % self.of == self.number
     }
 }
 

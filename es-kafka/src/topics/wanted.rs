@@ -90,7 +90,7 @@ impl WantedTopic {
         let mut extra = Vec::new();
         let rules = match role {
             Role::Commands => vec![deleted("compaction would drop commands that have not been decided")],
-            Role::Events if component.kind == Kind::Table && settings.changelog == Changelog::EachCommit => {
+            Role::Events if component.kind == Kind::Table && settings.changelog_of(component) == Changelog::EachCommit => {
                 extra = vec![("cleanup.policy", "delete".into()), ("retention.ms", "-1".into()), ("retention.bytes", "-1".into())];
                 vec![]
             }

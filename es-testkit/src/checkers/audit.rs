@@ -331,6 +331,9 @@ impl<A: Decide> Audit<A> {
             }
             return Ok(());
         }
+        if layout::segment_of(key).is_some() {
+            return Ok(());
+        }
         let Some(id) = layout::entry_id(key) else { return wrong(&"its key is none of ours") };
         let entry: Entry<A> = match layout::read(value) {
             Ok(entry) => entry,
@@ -400,7 +403,7 @@ impl<A: Decide> Partition<A> {
         for pair in snapshot.prefix(&[layout::ENTRY]) {
             let (key, value) = pair.map_err(|e| e.to_string())?;
             let id = layout::entry_id(&key).ok_or("a key is no UTF-8")?;
-            let entry = layout::read::<Entry<A>>(&value).map_err(|e| format!("`{id}`: {e}"))?;
+            let entry = Entry::<A>::read(id, &value, |key| snapshot.get(key)).map_err(|e| format!("`{id}`: {e}"))?;
             if entry.is_new() {
                 continue;
             }

@@ -5,8 +5,9 @@ use crate::broker::OwnedRecord;
 use es_core::aggregate::{Aggregate, Folds};
 use es_core::envelope::{Envelope, Provenance, header};
 use es_core::record::{Place, RecordBatch, Role};
-use es_core::task::entry::{Entry, Remembered, id_digest};
+use es_core::task::entry::{Entry, id_digest};
 use es_core::task::layout::Position;
+use es_core::task::memory::Remembered;
 use std::collections::BTreeMap;
 
 /// What happened to every aggregate, in the order of the inputs.
@@ -74,9 +75,8 @@ fn refold<A: Aggregate>(steps: &[Step<A::Event>], wanted: impl Fn(&Entry<A>, &St
             }
             None => entry.outcomes_through = from.offset + 1,
         }
-        let known = entry.memory.last().is_some_and(|m| m.offset == from.offset);
-        if let (true, false, Some(id)) = (from.remember, known, causation_id) {
-            entry.memory.push(Remembered { id: id_digest(id), digest: from.digest, offset: from.offset, time: from.timestamp });
+        if let (true, Some(id)) = (from.remember, causation_id) {
+            entry.memory.insert(Remembered { id: id_digest(id), digest: from.digest, offset: from.offset, time: from.timestamp });
         }
     }
     entry

@@ -6,7 +6,6 @@ use es_core::envelope::{Headers, Outcome, key as key_of};
 use es_core::event::Event as _;
 use es_core::partition::partition_of;
 use es_core::record::RecordRef;
-use es_core::state_store::MAX_KEY_BYTES;
 use es_core::task::entry::{command_digest, id_digest};
 use es_core::task::layout;
 use es_core::{Command as _, Context, Decide, Millis};
@@ -62,7 +61,7 @@ pub(super) struct Shadow<A> {
     pub(super) accounts: Vec<Account<A>>,
     by_id: HashMap<String, u32>,
     /// The digest and the time of the command that had this id first.
-    ids: HashMap<(u32, u128), (u64, Millis)>,
+    ids: HashMap<(u32, [u8; 16]), (u64, Millis)>,
     stream_time: Millis,
 }
 
@@ -91,7 +90,7 @@ impl<A: Decide> Shadow<A> {
             return Err(Cause::Oversized);
         }
         let id = key_of(input).map_err(|_| Cause::Key)?;
-        if id.is_empty() || id.len() >= MAX_KEY_BYTES || id.parse::<A::Id>().is_err() {
+        if id.is_empty() || id.len() > layout::MAX_ID_BYTES || id.parse::<A::Id>().is_err() {
             return Err(Cause::Key);
         }
         if partition_of(id.as_bytes(), rules.partitions) != self.partition {

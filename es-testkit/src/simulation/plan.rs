@@ -78,7 +78,7 @@ impl Plan {
             uncertain_after: Duration::from_millis(400),
             retry_for: random.millis(500, 3000),
             retry_pause: random.millis(5, 50),
-            cache_entries: random.pick(&[1, 2, 5, 1000]),
+            cache_bytes: random.pick(&[0, 1000, 4000, 1 << 20]),
             flush_entries: random.pick(&[1, 3, 20, 1000]),
             flush_interval: random.millis(5, 1500),
             topics_check_interval: Duration::from_secs(5),
