@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// The pause between two looks at everything.
 const LOOK: Duration = Duration::from_millis(10);
+/// After this time no transaction can be open any more, as the broker itself ends each after eight seconds.
+const FORGOTTEN: Duration = Duration::from_secs(20);
 /// How long a process may take to end after SIGTERM: the application's own limits, and something for a busy machine.
 const END: Duration = Duration::from_secs(25);
 
@@ -98,7 +100,7 @@ impl Chaos {
             aimed: Vec::new(),
             strikes: Vec::new(),
             watch,
-            checks: Checks::new(&world)?,
+            checks: Checks::new(&world, interrupted.clone())?,
             load,
             report: Report::new(&options),
             struck: Vec::new(),
@@ -170,6 +172,9 @@ impl Chaos {
                 let last = round + 1 == count;
                 let verdicts = self.checks.round(&self.world, &self.apps, &self.load.ledger, self.variant(), last)?;
                 verdicts.into_iter().for_each(|verdict| self.report.verdict(verdict));
+                if self.interrupted.load(Ordering::SeqCst) {
+                    return Err(Stop::Interrupted);
+                }
             }
             if self.report.is_violated() {
                 return Ok(());
@@ -225,25 +230,42 @@ impl Chaos {
                 self.later(Duration::ZERO, Act::Start(app));
             }
         }
-        let healed = Instant::now();
-        let mut asked = Instant::now();
-        let mut unrest = vec!["the broker was not asked yet".to_owned()];
+        let (began, mut healed, mut asked) = (Instant::now(), None, Instant::now());
         loop {
             self.turn("coming to rest")?;
-            if self.world.broker.is_restarting() || !self.load.is_quiet() || asked.elapsed() < Duration::from_millis(250) {
-                if healed.elapsed().as_secs() < 2 * self.options.rest_seconds {
+            // Until the broker answers again and has the last commands, nothing can be expected of the application.
+            if self.world.broker.is_restarting() || !self.load.is_quiet() {
+                if began.elapsed().as_secs() > 3 * self.options.rest_seconds {
+                    return Err(Stop::Failed("the broker does not take the last commands".into()));
+                }
+                continue;
+            }
+            let since = *healed.get_or_insert_with(Instant::now);
+            if asked.elapsed() < Duration::from_millis(250) {
+                continue;
+            }
+            asked = Instant::now();
+            // A broker that does not answer is not at rest.
+            let unrest = self.ends.unrest();
+            if unrest.as_ref().is_ok_and(Vec::is_empty) {
+                self.report.rested(since.elapsed());
+                self.report.verdict(Verdict::holds("at rest", format!("after {:.1} s", since.elapsed().as_secs_f64())));
+                return Ok(true);
+            }
+            if since.elapsed() > FORGOTTEN
+                && let Ok(unrest) = &unrest
+            {
+                let ended = self.world.broker.end_forgotten(unrest)?;
+                if ended > 0 {
+                    self.report.forgotten(ended);
+                    // Only now the application can go on.
+                    healed = Some(Instant::now());
                     continue;
                 }
             }
-            asked = Instant::now();
-            unrest = self.ends.unrest().unwrap_or_else(|why| vec![why]);
-            if unrest.is_empty() {
-                self.report.rested(healed.elapsed());
-                self.report.verdict(Verdict::holds("at rest", format!("after {:.1} s", healed.elapsed().as_secs_f64())));
-                return Ok(true);
-            }
-            if healed.elapsed().as_secs() > self.options.rest_seconds {
-                let what = format!("not at rest {} s after the faults healed: {}", self.options.rest_seconds, unrest.join("; "));
+            if since.elapsed().as_secs() > self.options.rest_seconds {
+                let unrest = unrest.map_or_else(|why| why, |unrest| unrest.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+                let what = format!("not at rest {} s after the faults healed: {unrest}", self.options.rest_seconds);
                 self.report.verdict(Verdict::violated("at rest", what));
                 return Ok(false);
             }

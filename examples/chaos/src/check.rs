@@ -12,7 +12,8 @@ use es_kafka::state_store::StateStore;
 use es_store::{StoreFolder, StoreOptions};
 use es_testkit::checkers::{Audit, AuditCounts, Violation};
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, thread};
 
 /// Up to so many events the application's own `verify` runs after each round; it reads the whole log for each process.
@@ -26,6 +27,7 @@ pub(crate) struct Checks {
     audit: Audit<Account>,
     books: Books,
     round: usize,
+    interrupted: Arc<AtomicBool>,
 }
 
 /// Sums over all that is committed.
@@ -39,8 +41,9 @@ struct Books {
 }
 
 impl Checks {
-    pub(crate) fn new(world: &World) -> Result<Self, String> {
+    pub(crate) fn new(world: &World, interrupted: Arc<AtomicBool>) -> Result<Self, String> {
         Ok(Checks {
+            interrupted,
             follower: Follower::new(world)?,
             audit: Audit::new(world.commands_id, world.partitions, world.command_memory, MAX_COMMAND),
             books: Books::default(),
@@ -53,7 +56,7 @@ impl Checks {
         self.audit.counts()
     }
 
-    /// Runs the checkers over what is new since the last round.
+    /// Runs the checkers over what is new since the last round; when interrupted, only those that had begun.
     pub(crate) fn round(
         &mut self,
         world: &World,
@@ -81,15 +84,18 @@ impl Checks {
         let (counts, violations): (Vec<_>, Vec<_>) = violations.partition(Result::is_ok);
         let told: Vec<String> = counts.into_iter().flatten().collect();
         verdicts.push(Verdict::of("store", violations.into_iter().filter_map(Result::err).collect(), told.join("; ")));
+        if self.interrupted.load(Ordering::SeqCst) {
+            return Ok(verdicts);
+        }
         let asked = &apps[self.round % apps.len()];
         verdicts.push(self.answers(world, &asked.folder, variant)?);
         if seen.events < VERIFIED || last {
             let whom = if last { apps } else { std::slice::from_ref(asked) };
-            for app in whom {
+            for app in whom.iter().take_while(|_| !self.interrupted.load(Ordering::SeqCst)) {
                 verdicts.push(verify(world, &app.folder, variant)?);
             }
         }
-        if last {
+        if last && !self.interrupted.load(Ordering::SeqCst) {
             verdicts.extend(java(world));
         }
         self.round += 1;

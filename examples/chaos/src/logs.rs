@@ -41,6 +41,28 @@ pub(crate) fn consumer(world: &World, isolation: &str) -> Result<BaseConsumer<Qu
     config.create_with_context(Quiet).map_err(|e| format!("no consumer: {e}"))
 }
 
+/// A partition that is not at rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unrest {
+    /// A transaction is open there.
+    Open { topic: String, partition: i32, stable: i64, high: i64 },
+    /// Commands wait there.
+    Lag { topic: String, partition: i32, committed: i64, high: i64 },
+}
+
+impl std::fmt::Display for Unrest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unrest::Open { topic, partition, stable, high } => {
+                write!(f, "{topic}[{partition}]: a transaction is open at {stable}, and the end is {high}")
+            }
+            Unrest::Lag { topic, partition, committed, high } => {
+                write!(f, "{topic}[{partition}]: committed {committed}, and the end is {high}")
+            }
+        }
+    }
+}
+
 /// Both ends of every partition, and the offset that the group has committed for the commands.
 pub(crate) struct Ends {
     committed: BaseConsumer<Quiet>,
@@ -60,7 +82,9 @@ impl Ends {
     pub(crate) fn committed(&self) -> Result<Vec<i64>, String> {
         let commands = &self.topics.iter().find(|(role, _)| *role == Role::Commands).ok_or("no commands")?.1;
         let mut list = TopicPartitionList::new();
-        (0..self.partitions).for_each(|p| drop(list.add_partition(commands, p)));
+        for partition in 0..self.partitions {
+            list.add_partition(commands, partition);
+        }
         let found = self.uncommitted.committed_offsets(list, Duration::from_secs(2)).map_err(|e| e.to_string())?;
         let offset = |p| found.find_partition(commands, p).map(|e| e.offset());
         (0..self.partitions)
@@ -72,8 +96,8 @@ impl Ends {
             .collect()
     }
 
-    /// What is not at rest: commands that are not committed, transactions that hang. Empty: all is.
-    pub(crate) fn unrest(&self) -> Result<Vec<String>, String> {
+    /// What is not at rest: commands that are not committed, transactions that are open. Empty: all is.
+    pub(crate) fn unrest(&self) -> Result<Vec<Unrest>, String> {
         let committed = self.committed()?;
         let mut unrest = Vec::new();
         for (role, topic) in &self.topics {
@@ -82,10 +106,11 @@ impl Ends {
                     |c: &BaseConsumer<Quiet>| c.fetch_watermarks(topic, partition, ANSWER).map(|(_, end)| end).map_err(|e| e.to_string());
                 let (stable, high) = (end(&self.committed)?, end(&self.uncommitted)?);
                 if stable != high {
-                    unrest.push(format!("{topic}[{partition}]: an open transaction at {stable}, and the end is {high}"));
+                    unrest.push(Unrest::Open { topic: topic.clone(), partition, stable, high });
                 }
-                if *role == Role::Commands && committed[partition as usize] != high {
-                    unrest.push(format!("{topic}[{partition}]: committed {}, and the end is {high}", committed[partition as usize]));
+                let committed = committed[partition as usize];
+                if *role == Role::Commands && committed != high {
+                    unrest.push(Unrest::Lag { topic: topic.clone(), partition, committed, high });
                 }
             }
         }

@@ -212,7 +212,7 @@ impl App {
                     copy(&kept, &database)?;
                 }
                 // The next time it is this one that comes back.
-                if !had || draw % 2 == 0 {
+                if !had || draw.is_multiple_of(2) {
                     let _ = fs::remove_dir_all(&kept);
                     copy(&database, &kept)?;
                 }

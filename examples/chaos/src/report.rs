@@ -43,6 +43,7 @@ pub(crate) struct Report {
     app_recoveries: Vec<Duration>,
     broker_recoveries: Vec<Duration>,
     rests: Vec<Duration>,
+    forgotten: u64,
     took: Duration,
     sent: u64,
     poison: u64,
@@ -62,6 +63,7 @@ impl Report {
             app_recoveries: Vec::new(),
             broker_recoveries: Vec::new(),
             rests: Vec::new(),
+            forgotten: 0,
             took: Duration::ZERO,
             sent: 0,
             poison: 0,
@@ -109,6 +111,11 @@ impl Report {
 
     pub(crate) fn rested(&mut self, after: Duration) {
         self.rests.push(after);
+    }
+
+    /// Partitions on which the broker had forgotten a transaction, which was then ended by hand.
+    pub(crate) fn forgotten(&mut self, partitions: u64) {
+        self.forgotten += partitions;
     }
 
     pub(crate) fn close(&mut self, took: Duration, sent: u64, poison: u64, requests: BTreeMap<(Api, Deed), u64>) {
@@ -179,6 +186,14 @@ impl Report {
         writeln!(out, "| brokers killed | {} |", fault(Kind::BrokerKill))?;
         writeln!(out, "| pauses past the session time-out | {} |", fault(Kind::LongPause))?;
         writeln!(out, "| EndTxn delayed or lost | {late} |")?;
+        if self.forgotten > 0 {
+            let why = "Kafka skips the marker of a transaction that it aborts while its partition is without a leader, as during the restart of the only broker";
+            writeln!(
+                out,
+                "| partitions on which the *broker* forgot a transaction | {}, ended with `kafka-transactions.sh abort`: {why} |",
+                self.forgotten
+            )?;
+        }
         if let Some(folder) = &self.evidence {
             writeln!(
                 out,

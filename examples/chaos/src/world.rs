@@ -1,5 +1,6 @@
 //! The broker, the proxy before it, the folder of the run, and the guard that ends everything should this process be killed.
 
+use crate::logs::Unrest;
 use crate::options::Options;
 use es_kafka::Topology;
 use es_kafka::broker::TopicId;
@@ -155,6 +156,42 @@ impl Broker {
     pub(crate) fn up(&self) -> Option<Instant> {
         let up = self.up.load(Ordering::SeqCst);
         (up > 0).then(|| self.epoch + Duration::from_millis(up))
+    }
+
+    /// Ends transactions that the broker has forgotten, as its administrator would, and returns on how many partitions.
+    ///
+    /// While the only broker of a cluster starts, its partitions are without a leader for a moment. A transaction that is aborted in this moment (its time is
+    /// over, or its producer is initialised anew) is over for Kafka's coordinator, which skips the marker: "Couldn't find leader endpoint for
+    /// partitions … these partitions are likely deleted already and hence can be skipped". The partition stays unstable for ever. Nobody but the
+    /// administrator can help, with `kafka-transactions.sh abort`; an application can only wait. Only what the broker's log names is ended here.
+    pub(crate) fn end_forgotten(&self, unrest: &[Unrest]) -> Result<u64, String> {
+        let server = self.server();
+        let log = server.log();
+        let skipped: Vec<&str> = log.lines().filter(|line| line.contains("Couldn't find leader endpoint for partitions")).collect();
+        let mut ended = 0;
+        for one in unrest {
+            let Unrest::Open { topic, partition, stable, .. } = one else { continue };
+            let named = format!("{topic}-{partition}");
+            let names = |line: &&str| line.split(['(', ')', ',', ' ']).any(|word| word == named);
+            if !skipped.iter().any(|line| names(&line)) {
+                continue;
+            }
+            let (partition, stable) = (partition.to_string(), stable.to_string());
+            let arguments = [
+                "--bootstrap-server",
+                server.bootstrap_servers(),
+                "abort",
+                "--topic",
+                topic,
+                "--partition",
+                &partition,
+                "--start-offset",
+                &stable,
+            ];
+            server.run_tool("org.apache.kafka.tools.TransactionsCommand", &arguments, b"").map_err(|e| e.to_string())?;
+            ended += 1;
+        }
+        Ok(ended)
     }
 
     /// The server, once it is not being restarted.
