@@ -5,6 +5,7 @@
 
 mod audit;
 mod fold;
+mod history;
 mod inputs;
 mod shadow;
 
