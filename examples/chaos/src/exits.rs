@@ -39,6 +39,13 @@ const RULES: &[Rule] = &[
         within: Duration::from_secs(30),
         why: "fenced twice",
     },
+    // librdkafka asks without its member id when its session has ended before the broker knows: it is taken for another process of its name.
+    Rule {
+        said: &["Static consumer fenced by other consumer with same group.instance.id"],
+        faults: OUT_OF_REACH,
+        within: Duration::from_secs(45),
+        why: "taken for its own namesake when its session had ended",
+    },
     Rule {
         said: &["ended at once (the shutdown took too long)", "ended at once (closing the connections took too long)"],
         faults: &[
