@@ -1,6 +1,7 @@
 //! fjall's errors in the words of the port, and the poison that a failed write leaves.
 
 use es_core::state_store::StoreError;
+use std::any::Any;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -29,19 +30,22 @@ impl Poison {
 /// An error while opening the database: what is missing or unreadable there is damage, since nobody else writes in the folder.
 pub(crate) fn opening(path: &Path, error: &fjall::Error) -> StoreError {
     let damaged = match io_kind(error) {
-        Some(kind) => matches!(kind, ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::UnexpectedEof | ErrorKind::InvalidData),
+        Some(kind) => is_damage(kind),
         None => !matches!(error, fjall::Error::Locked),
     };
-    let path = path.display();
     if damaged {
-        StoreError::Corrupt(format!(
-            "the database in {path} cannot be opened: {error}; delete {path} to have the state restored from the log"
-        ))
+        damage(path, &error.to_string())
     } else if matches!(error, fjall::Error::Locked) {
-        StoreError::Locked(format!("the database in {path} is held by another process; stop that one first"))
+        StoreError::Locked(format!("the database in {} is held by another process; stop that one first", path.display()))
     } else {
-        StoreError::Failed(format!("the database in {path} cannot be opened: {error}; mend the cause and start again"))
+        StoreError::Failed(format!("the database in {} cannot be opened: {error}; mend the cause and start again", path.display()))
     }
+}
+
+/// A database that cannot be used as it is.
+pub(crate) fn damage(path: &Path, what: &str) -> StoreError {
+    let path = path.display();
+    StoreError::Corrupt(format!("the database in {path} cannot be opened: {what}; delete {path} to have the state restored from the log"))
 }
 
 /// An error while reading, or while creating or deleting a keyspace.
@@ -49,9 +53,22 @@ pub(crate) fn using(what: &str, space: &str, path: &Path, error: &fjall::Error) 
     let message = format!("{what} {space} in {}: {error}", path.display());
     match (error, io_kind(error)) {
         (fjall::Error::Poisoned, _) => StoreError::Poisoned(message),
-        (_, Some(_)) => StoreError::Failed(message),
+        (_, Some(kind)) if !is_damage(kind) => StoreError::Failed(message),
         _ => StoreError::Corrupt(message),
     }
+}
+
+/// What a file that is gone, cut, or something else causes; other errors are of the disk or of permissions.
+fn is_damage(kind: ErrorKind) -> bool {
+    use ErrorKind::{AlreadyExists, InvalidData, InvalidInput, IsADirectory, NotADirectory, NotFound, UnexpectedEof};
+    // An offset before the beginning of a file that is too short is invalid input.
+    matches!(kind, NotFound | AlreadyExists | UnexpectedEof | InvalidData | InvalidInput | IsADirectory | NotADirectory)
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panic: {}", text.unwrap_or("without a message"))
 }
 
 fn io_kind(error: &fjall::Error) -> Option<ErrorKind> {

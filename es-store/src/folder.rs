@@ -16,6 +16,7 @@ use es_core::state_store::StoreError;
 use fjall::Database;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -188,14 +189,31 @@ impl std::fmt::Debug for StoreFolder {
 fn open_database(path: &Path, options: &StoreOptions) -> Result<Opened, StoreError> {
     delete_discarded(path)?;
     let path = path.join(DATABASE);
-    let database = Database::builder(&path)
+    check_journal(&path)?;
+    let builder = Database::builder(&path)
         .cache_size(options.cache_bytes)
         .max_journaling_size(options.journal_bytes)
-        .worker_threads(options.background_threads)
-        .open()
-        .map_err(|e| error::opening(&path, &e))?;
+        .worker_threads(options.background_threads);
+    // fjall asserts some of what it expects to find in its files.
+    let outcome = catch_unwind(AssertUnwindSafe(|| builder.open()));
+    let outcome = outcome.map_err(|panic| error::damage(&path, &error::panic_message(&*panic)))?;
+    let database = outcome.map_err(|e| error::opening(&path, &e))?;
     let spaces = Spaces::load(path, &database)?;
     Ok(Opened { database, spaces })
+}
+
+/// A database that has spaces has a journal. fjall (3.1) opens one whose journals are gone as if nothing had been written to it: its sequence
+/// numbers begin anew, so snapshots are empty, and what is written lies behind what is old.
+fn check_journal(database: &Path) -> Result<(), StoreError> {
+    if !Spaces::are_listed(database) {
+        return Ok(());
+    }
+    for entry in fs::read_dir(database).map_err(|e| failed("list", database, &e))? {
+        if entry.map_err(|e| failed("list", database, &e))?.path().extension().is_some_and(|found| found == "jnl") {
+            return Ok(());
+        }
+    }
+    Err(error::damage(database, "its journal is gone"))
 }
 
 fn check_options(options: &StoreOptions) -> Result<(), StoreError> {

@@ -11,7 +11,8 @@
 //! - A failed write *poisons* the folder: nothing more is written through it, and every later call says so, until it is opened anew.
 //!
 //! What it does not do: it is no source of truth. A damaged folder is reported as
-//! [`StoreError::Corrupt`](es_core::state_store::StoreError::Corrupt); [`StoreFolder::discard`] makes room to restore from the log.
+//! [`StoreError::Corrupt`](es_core::state_store::StoreError::Corrupt); [`StoreFolder::discard`] makes room to restore from the log. Nor does it
+//! find every bit that the hardware has changed: fjall's checksums cover what was written, but not the numbers by which its journal orders batches.
 //!
 //! ```
 //! use es_core::state_store::{StateStore, WriteBatch};

@@ -48,6 +48,11 @@ impl Spaces {
         Ok(spaces)
     }
 
+    /// Whether a database has a list of spaces that is not empty.
+    pub(crate) fn are_listed(database: &Path) -> bool {
+        std::fs::metadata(database.join(LIST)).is_ok_and(|list| list.len() > 0)
+    }
+
     /// Notes that a space is open. False when it was already.
     pub(crate) fn claim(&self, space: &str) -> bool {
         self.names().open.insert(space.to_owned())

@@ -1,11 +1,10 @@
 //! The thread that writes: one per store, one job after the other.
 
-use crate::error::Poison;
+use crate::error::{Poison, panic_message};
 use crate::folder::StoreFolder;
 use es_core::broker::Token;
 use es_core::state_store::{MAX_KEY_BYTES, StoreError, WriteBatch};
 use fjall::{AbstractTree, Database, Keyspace, PersistMode};
-use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -99,11 +98,6 @@ fn write(disk: &mut impl Apply, keyspace: &Keyspace, mode: Mode, batch: &WriteBa
     })
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panic: {}", text.unwrap_or("without a message"))
-}
-
 /// Writes to fjall.
 pub(crate) struct Disk(pub(crate) StoreFolder);
 
@@ -125,11 +119,11 @@ impl Apply for Disk {
                 None => writes.remove(keyspace, key),
             }
         }
-        writes.commit().map_err(|e| e.to_string())?;
+        writes.commit().map_err(|e| cause_of(&e))?;
         // fjall has a limit per keyspace that is fixed when it is created. Ours is for all that are open, so that neither the memory nor
         // the journal that is replayed after a crash grows with the number of tasks.
         if keyspace.tree.active_memtable().size() > self.0.memtable_share() {
-            keyspace.rotate_memtable().map_err(|e| e.to_string())?;
+            keyspace.rotate_memtable().map_err(|e| cause_of(&e))?;
         }
         Ok(())
     }
@@ -156,8 +150,16 @@ fn ingest(keyspace: &Keyspace, batch: &WriteBatch) -> fjall::Result<()> {
 /// failed; here a failed flush ends the wait.
 fn wait_for_flushes(database: &Database, keyspace: &Keyspace) -> Result<(), String> {
     while keyspace.sealed_memtable_count() >= 3 {
-        database.persist(PersistMode::Buffer).map_err(|e| format!("flushing in the background failed: {e}"))?;
+        database.persist(PersistMode::Buffer).map_err(|e| cause_of(&e))?;
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// fjall's error in the user's words: it does not keep why its background threads have failed, but logs it.
+fn cause_of(error: &fjall::Error) -> String {
+    match error {
+        fjall::Error::Poisoned => "sorting to disk in the background failed, and the log of fjall tells why; is the disk full?".to_owned(),
+        error => error.to_string(),
+    }
 }

@@ -3,9 +3,13 @@
 //! [`Evidence`] is what lies on the topics; each checker is a function of it. Run [`check_all`] after the faults have healed, and
 //! [`store`] on any disk at any time.
 
+mod audit;
 mod fold;
+mod history;
 mod inputs;
+mod shadow;
 
+pub use audit::{Audit, AuditCounts};
 pub(crate) use fold::show;
 pub use fold::{Folding, fold};
 pub(crate) use inputs::origin;

@@ -6,6 +6,8 @@ pub mod check;
 pub mod checkers;
 pub mod conformance;
 mod diff;
+#[cfg(feature = "disk-faults")]
+pub mod disk_faults;
 #[cfg(feature = "kafka-server")]
 pub mod kafka_server;
 #[cfg(feature = "laws")]

@@ -419,6 +419,59 @@ fn a_late_copy_of_an_abort_does_not_tear_the_next_transaction() {
     assert_eq!((balance(&app, "a"), app.events("a").len()), (6, 2));
 }
 
+/// The group has dropped the member, which hears of it only after a few seconds.
+#[derive(Default)]
+struct Unheard {
+    refused: u32,
+}
+
+impl Network for Unheard {
+    fn call(&mut self, call: &Call<'_>) -> Verdict {
+        if call.kind == CallKind::SendOffsets && self.refused < 50 {
+            self.refused += 1;
+            return Verdict {
+                arrivals: vec![],
+                answer: Answer::Error(Duration::from_millis(50), BrokerError::new(ErrorKind::StaleMember, "unknown member")),
+            };
+        }
+        Verdict::immediate()
+    }
+}
+
+#[test]
+fn a_member_that_was_dropped_and_does_not_know_it_yet_goes_on() {
+    let mut app = app();
+    app.send("a", &deposit(1));
+    app.cluster().set_network(Unheard::default());
+    app.send("a", &deposit(5));
+    assert_eq!((balance(&app, "a"), app.events("a").len()), (6, 2));
+}
+
+#[test]
+fn a_call_that_fails_for_good_ends_the_application() {
+    let mut app = app();
+    app.send("a", &deposit(1));
+    app.cluster().set_network(Refusing);
+    app.cluster().produce("account-commands", "a", &[("ce_type", b"Deposit")], br#"{"amount":5}"#).unwrap();
+    let error = app.settle_to_fail();
+    assert!(matches!(error, RunnerError::Broker { .. }), "{error}");
+}
+
+/// No offset is ever taken.
+struct Refusing;
+
+impl Network for Refusing {
+    fn call(&mut self, call: &Call<'_>) -> Verdict {
+        match call.kind {
+            CallKind::SendOffsets => Verdict {
+                arrivals: vec![],
+                answer: Answer::Error(Duration::from_millis(50), BrokerError::new(ErrorKind::StaleMember, "unknown member")),
+            },
+            _ => Verdict::immediate(),
+        }
+    }
+}
+
 #[test]
 fn compaction_and_a_lost_disk_leave_the_same_state() {
     let mut app = app();

@@ -99,6 +99,8 @@ pub struct Runner<L: Logic, B: Broker, S: StateStore, C: Clock> {
     stopping_since: Duration,
     /// Failed recoveries, and fencings, since the last commit.
     failures: u32,
+    /// When the first of these failures was.
+    failing_since: Duration,
     fencings: u32,
     /// Batches of one input: one of them was refused as too large.
     single: bool,
@@ -145,6 +147,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             looked: now,
             stopping_since: now,
             failures: 0,
+            failing_since: now,
             fencings: 0,
             single: false,
             turn: 0,

@@ -43,7 +43,8 @@ pub(super) struct Recovery {
     pub(super) unknown: bool,
 }
 
-/// The most failures in a row before a runner gives up.
+/// The most failures in a row before a runner gives up, once they have also lasted for [`Settings::retry_for`](crate::settings::Settings). A member
+/// that the group has dropped may fail often before it hears of it.
 const MOST_FAILURES: u32 = 10;
 /// Inputs that one task processes before another gets its turn, and before completions are looked at.
 const TURN: usize = 500;
@@ -159,6 +160,9 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             return;
         }
         tracing::warn!(component = self.env.topology.component, call = ?made.call, kind = ?error.kind, %error, ?remedy, "a producer call failed");
+        if self.failures == 0 {
+            self.failing_since = self.clock.now();
+        }
         self.failures += 1;
         let batch_is_lost = matches!(remedy, Remedy::Abort { .. } | Remedy::Recreate { unknown: false });
         if error.kind == ErrorKind::TooLarge && batch_is_lost {
@@ -169,7 +173,9 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             self.let_go(unknown);
             return self.begin_stop(Some(RunnerError::Fenced { error }));
         }
-        if remedy == Remedy::Stop || self.failures > MOST_FAILURES {
+        let fails_for = self.clock.now().saturating_sub(self.failing_since);
+        let too_often = self.failures > MOST_FAILURES && fails_for > self.env.settings.retry_for;
+        if remedy == Remedy::Stop || too_often {
             self.let_go(unknown);
             return self.begin_stop(Some(RunnerError::Broker { doing: "writing a transaction", error }));
         }

@@ -28,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(60);
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(5);
+/// A static member that is fenced twice within this time has a living namesake.
+const NAMESAKE: Duration = Duration::from_secs(60);
 /// How long a refused static member waits before it joins again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -79,6 +81,8 @@ pub(super) struct Membership {
     consumer: Option<Member>,
     /// When to join again, after the group has refused a static member because its former life is not over yet.
     again: Option<Instant>,
+    /// When it was last fenced while it held no task.
+    fenced: Option<Instant>,
     /// Tasks that were assigned and are not handed over yet.
     assigned: Vec<i32>,
     /// Tasks that were handed over and not acknowledged back.
@@ -114,6 +118,7 @@ impl Membership {
             polls_seen: 0,
             consumer: None,
             again: None,
+            fenced: None,
             assigned: Vec::new(),
             handed: BTreeSet::new(),
             revocations: Vec::new(),
@@ -291,6 +296,17 @@ impl Membership {
             // A KIP-848 group lets a static member in again only when its former session has ended.
             Some((Code::UnreleasedInstanceId, text)) => {
                 tracing::info!("{what}: {text}; joining again until the former session ends");
+                match self.close() {
+                    Ok(_) => self.again = Some(Instant::now() + AGAIN),
+                    Err(error) => self.fail(error),
+                }
+                return;
+            }
+            // librdkafka, whose session has ended before the broker knew, asks without its member id and is taken for another process with its
+            // name. One who still holds tasks has truly been replaced; one who is told so again soon, has a living namesake.
+            Some((Code::FencedInstanceId, text)) if self.handed.is_empty() && self.fenced.is_none_or(|at| at.elapsed() > NAMESAKE) => {
+                tracing::warn!("{what}: {text}; joining again once");
+                self.fenced = Some(Instant::now());
                 match self.close() {
                     Ok(_) => self.again = Some(Instant::now() + AGAIN),
                     Err(error) => self.fail(error),

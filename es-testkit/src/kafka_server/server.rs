@@ -147,6 +147,12 @@ impl Server {
         Some(self.own.as_ref()?.process.as_ref()?.id())
     }
 
+    /// The broker's log over all its lives; empty when this process did not start the broker.
+    pub fn log(&self) -> String {
+        let log = self.own.as_ref().map(|own| fs::read(own.log_file()).unwrap_or_default()).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     pub(super) fn distribution(&self) -> &Distribution {
         &self.distribution
     }

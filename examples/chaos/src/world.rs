@@ -1,0 +1,248 @@
+//! The broker, the proxy before it, the folder of the run, and the guard that ends everything should this process be killed.
+
+use crate::logs::Unrest;
+use crate::options::Options;
+use es_kafka::Topology;
+use es_kafka::broker::TopicId;
+use es_kafka::record::Role;
+use es_testkit::kafka_server::{Server, ServerOptions};
+use es_testkit::proxy::Proxy;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+/// What everything happens in.
+pub(crate) struct World {
+    pub(crate) folder: PathBuf,
+    pub(crate) app: PathBuf,
+    pub(crate) topology: Topology,
+    pub(crate) commands_id: TopicId,
+    pub(crate) partitions: i32,
+    pub(crate) session: Duration,
+    pub(crate) command_memory: Duration,
+    pub(crate) proxy: Proxy,
+    pub(crate) broker: Broker,
+    guard: Child,
+}
+
+/// The broker. A restart goes on beside everything else.
+pub(crate) struct Broker {
+    server: Arc<Mutex<Server>>,
+    pub(crate) bootstrap_servers: String,
+    restarting: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
+    /// When it was last up again, in milliseconds since `epoch`; 0: since the start.
+    up: Arc<AtomicU64>,
+    epoch: Instant,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl World {
+    /// Starts broker and proxy and creates the topics.
+    pub(crate) fn start(options: &Options) -> Result<Self, String> {
+        let app = program(options)?;
+        let folder = tempfile::Builder::new().prefix("es-chaos-").tempdir().map_err(|e| format!("no folder for the run: {e}"))?.keep();
+        let guard = guard(&folder)?;
+        for name in ["state", "logs"] {
+            fs::create_dir_all(folder.join(name)).map_err(|e| format!("{}: {e}", folder.display()))?;
+        }
+        let settings = [("log.retention.ms", "-1"), ("log.segment.bytes", "268435456"), ("log.cleaner.min.cleanable.ratio", "0.3")];
+        let server = Server::start(ServerOptions {
+            proxied: true,
+            heap_megabytes: 768,
+            settings: settings.map(|(name, value)| (name.into(), value.into())).to_vec(),
+            ..ServerOptions::default()
+        });
+        let server = server.map_err(|e| format!("no Kafka: {e}"))?;
+        let proxied = server.proxied().ok_or("the broker has no listener for a proxy")?;
+        let proxy = Proxy::start(proxied.listen, proxied.upstream, options.seed).map_err(|e| format!("no proxy: {e}"))?;
+        let mut world = World {
+            folder,
+            app,
+            topology: Topology::aggregate::<bank::Account>("bank"),
+            commands_id: TopicId::default(),
+            partitions: options.partitions,
+            session: Duration::from_secs(6),
+            command_memory: Duration::from_secs(150),
+            proxy,
+            broker: Broker {
+                bootstrap_servers: server.bootstrap_servers().to_owned(),
+                server: Arc::new(Mutex::new(server)),
+                restarting: Arc::default(),
+                failed: Arc::default(),
+                up: Arc::default(),
+                epoch: Instant::now(),
+                thread: None,
+            },
+            guard,
+        };
+        world.create_topics()?;
+        Ok(world)
+    }
+
+    /// The process group of all processes of the application.
+    pub(crate) fn group(&self) -> i32 {
+        self.guard.id() as i32
+    }
+
+    /// The name of a topic.
+    pub(crate) fn topic(&self, role: Role) -> &str {
+        self.topology.topic(role).unwrap_or_default()
+    }
+
+    fn create_topics(&mut self) -> Result<(), String> {
+        let variant = crate::process::VARIANTS[0];
+        let mut command = crate::process::command(self, &self.folder.join("state/none"), variant, &["topics", "apply"]);
+        let output =
+            command.env("ES_PARTITIONS", self.partitions.to_string()).output().map_err(|e| format!("{}: {e}", self.app.display()))?;
+        if !output.status.success() {
+            return Err(format!("the topics cannot be created: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        let admin = es_kafka::admin::Admin::new(&self.broker.bootstrap_servers, &Default::default(), Duration::from_secs(20));
+        let described = admin.and_then(|admin| admin.describe(&[self.topic(Role::Commands)])).map_err(|e| e.to_string())?;
+        self.commands_id = described.topics.first().ok_or("there is no topic of commands")?.id;
+        Ok(())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(thread) = self.broker.thread.take() {
+            let _ = thread.join();
+        }
+        // The guard deletes the folder and kills what is left of the group, itself included.
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
+    }
+}
+
+impl Broker {
+    /// Kills it and starts it again after `down`. Does nothing and returns false while it is being restarted.
+    pub(crate) fn kill(&mut self, down: Duration) -> bool {
+        if self.restarting.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        let (server, restarting, failed) = (self.server.clone(), self.restarting.clone(), self.failed.clone());
+        let (up, epoch) = (self.up.clone(), self.epoch);
+        self.thread = Some(thread::spawn(move || {
+            let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
+            server.kill();
+            thread::sleep(down);
+            if let Err(error) = server.restart() {
+                eprintln!("chaos: the broker does not start again: {error}");
+                failed.store(true, Ordering::SeqCst);
+            }
+            up.store((epoch.elapsed().as_millis() as u64).max(1), Ordering::SeqCst);
+            restarting.store(false, Ordering::SeqCst);
+        }));
+        true
+    }
+
+    pub(crate) fn is_restarting(&self) -> bool {
+        self.restarting.load(Ordering::SeqCst)
+    }
+
+    /// Whether a restart failed: nothing can go on then.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    /// When it was last up again after a kill.
+    pub(crate) fn up(&self) -> Option<Instant> {
+        let up = self.up.load(Ordering::SeqCst);
+        (up > 0).then(|| self.epoch + Duration::from_millis(up))
+    }
+
+    /// Ends transactions that the broker has forgotten, as its administrator would, and returns on how many partitions.
+    ///
+    /// While the only broker of a cluster starts, its partitions are without a leader for a moment. A transaction that is aborted in this moment (its time is
+    /// over, or its producer is initialised anew) is over for Kafka's coordinator, which skips the marker: "Couldn't find leader endpoint for
+    /// partitions … these partitions are likely deleted already and hence can be skipped". The partition stays unstable for ever. Nobody but the
+    /// administrator can help, with `kafka-transactions.sh abort`; an application can only wait. Only what the broker's log names is ended here.
+    pub(crate) fn end_forgotten(&self, unrest: &[Unrest]) -> Result<u64, String> {
+        let server = self.server();
+        let log = server.log();
+        let skipped: Vec<&str> = log.lines().filter(|line| line.contains("Couldn't find leader endpoint for partitions")).collect();
+        let mut ended = 0;
+        for one in unrest {
+            let Unrest::Open { topic, partition, stable, .. } = one else { continue };
+            let named = format!("{topic}-{partition}");
+            let names = |line: &&str| line.split(['(', ')', ',', ' ']).any(|word| word == named);
+            if !skipped.iter().any(|line| names(&line)) {
+                continue;
+            }
+            let (partition, stable) = (partition.to_string(), stable.to_string());
+            let arguments = [
+                "--bootstrap-server",
+                server.bootstrap_servers(),
+                "abort",
+                "--topic",
+                topic,
+                "--partition",
+                &partition,
+                "--start-offset",
+                &stable,
+            ];
+            server.run_tool("org.apache.kafka.tools.TransactionsCommand", &arguments, b"").map_err(|e| e.to_string())?;
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    /// The server, once it is not being restarted.
+    pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The program: the one that is named, or the one that cargo builds.
+fn program(options: &Options) -> Result<PathBuf, String> {
+    if let Some(app) = &options.app {
+        return fs::canonicalize(app).map_err(|e| format!("`--app {}`: {e}", app.display()));
+    }
+    eprintln!("chaos: cargo builds the bank");
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "bank",
+            "--bin",
+            "bank",
+            "--message-format",
+            "json",
+            "--manifest-path",
+            manifest,
+        ])
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|e| format!("cargo cannot be run, to build the bank: {e}; name the program with `--app`"))?;
+    if !output.status.success() {
+        return Err("the bank cannot be built; see above".into());
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut programs = messages.filter(|m| m["target"]["name"] == "bank").filter_map(|m| m["executable"].as_str().map(PathBuf::from));
+    programs.next_back().ok_or_else(|| "cargo does not say where the bank is; name it with `--app`".into())
+}
+
+/// A shell that waits for the end of this process, whatever ends it, and then deletes the folder and kills the group that it leads.
+fn guard(folder: &Path) -> Result<Child, String> {
+    Command::new("/bin/sh")
+        .args(["-c", r#"read -r _; rm -rf "$1"; kill -9 -$$; rm -rf "$1""#, "guard"])
+        .arg(folder)
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| format!("no shell to guard the processes: {e}"))
+}
