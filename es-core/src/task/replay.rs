@@ -49,8 +49,9 @@ pub fn event<A: Aggregate>(
     entry.present = true;
     if from.index + 1 == from.count {
         entry.events_through = from.offset + 1;
+        // At least once, the rest of a decision may be missing: the command must not count as known, for it is decided again.
+        remember(entry, envelope.causation_id.as_deref(), &from, horizon);
     }
-    remember(entry, envelope.causation_id.as_deref(), &from, horizon);
     Ok(Folded::Changed)
 }
 
