@@ -199,7 +199,7 @@ pub fn changelog_of<A: Aggregate>(folding: &Folding<A>, records: &[OwnedRecord])
         let Some(id) = layout::entry_id(record.key.as_deref().unwrap_or_default()) else { continue };
         let entry: Entry<A> = read(record).map_err(bad)?;
         if !folding.had(record.partition, id, &entry) {
-            return Err(bad(format!("{} of `{id}` was never the fold of the log: {}", fold::place(record), fold::show(&entry))));
+            return Err(bad(format!("{}: {}", fold::place(record), folding.explain(record.partition, id, &entry))));
         }
     }
     for ((partition, key), marker) in &newest {
@@ -293,7 +293,7 @@ fn one_store<A: Aggregate>(folding: &Folding<A>, kept: &Kept<A>, task: i32) -> R
     let Kept { position, entries } = kept;
     for (id, entry) in entries {
         if !folding.had(task, id, entry) {
-            return Err(format!("`{id}` was never the fold of the log: {}", fold::show(entry)));
+            return Err(folding.explain(task, id, entry));
         }
     }
     for (id, events, outcomes) in folding.through(task, position) {

@@ -127,12 +127,16 @@ impl MemoryDisk {
 
     /// Removes one task's space, as half a deletion of the folder leaves it.
     pub fn remove_task(&self, task: i32) {
-        self.lock().spaces.remove(&task);
+        let state = &mut *self.lock();
+        state.spaces.remove(&task);
+        state.undo.clear();
     }
 
     /// Changes a value past any store: what somebody else has written there.
     pub fn alter(&self, task: i32, key: &[u8], change: impl FnOnce(Option<&[u8]>) -> Option<Vec<u8>>) {
         let state = &mut *self.lock();
+        // What was written before is not undone on top of it.
+        state.undo.clear();
         let space = Arc::make_mut(state.spaces.entry(task).or_default());
         match change(space.get(key).map(Vec::as_slice)) {
             Some(value) => space.insert(key.to_vec(), value),

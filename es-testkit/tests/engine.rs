@@ -573,6 +573,34 @@ mod table {
         assert_eq!(app.state("a").unwrap().count, 1);
     }
 
+    /// The rows that the store had, and the changelog not yet, are not forgotten by the checkpoints that follow.
+    #[test]
+    fn offsets_that_were_set_back_leave_nothing_out_of_the_changelog() {
+        let settings = |every| Settings {
+            changelog: Changelog::Checkpoint { every },
+            flush_entries: 1,
+            flush_interval: Duration::ZERO,
+            ..Settings::default()
+        };
+        let hour = Duration::from_secs(3600);
+        let mut app = TestApp::<Movements, _>::start_table_with(settings(hour), || Rows::new(BadRows::Stop));
+        let deposit = Some(&br#"{"type":"Deposited","amount":5}"#[..]);
+        let partition = es_core::partition::partition_of(b"a", 4);
+        let same = (0..).map(|n| format!("b{n}")).find(|id| es_core::partition::partition_of(id.as_bytes(), 4) == partition).unwrap();
+        (0..3).for_each(|_| put(&app, "a", deposit));
+        app.settle();
+        app.stop();
+        app.cluster().set_committed_offset("test-movements", "account-events", partition, 0);
+        app.restart_with(settings(Duration::from_millis(1)));
+        (0..5).for_each(|_| {
+            put(&app, &same, deposit);
+            app.settle();
+        });
+        app.lose_disk();
+        app.restart();
+        assert_eq!((app.state("a").unwrap().count, app.state(&same).unwrap().count), (3, 5));
+    }
+
     #[test]
     fn stops_at_a_bad_row_or_sends_it_to_the_dead_letters() {
         let mut app = TestApp::<Movements, _>::start_table();

@@ -311,7 +311,11 @@ impl Client {
         if !inner.wire.network.connected(self.id) {
             return None;
         }
-        self.heartbeat(inner).or_else(|| if appetite == Appetite::All { self.read(inner) } else { None })
+        let event = self.heartbeat(inner).or_else(|| if appetite == Appetite::All { self.read(inner) } else { None });
+        if event.is_some() {
+            inner.wire.told();
+        }
+        event
     }
 
     /// Takes the end of a producer's call into the producer's state.

@@ -131,9 +131,14 @@ impl Cluster {
         self.read(|inner| inner.wire.next_event())
     }
 
-    /// How many requests and replies have been sent so far.
+    /// Grows with each request, each reply, and whatever else a client is told.
     pub fn calls(&self) -> u64 {
         self.read(|inner| inner.wire.calls())
+    }
+
+    /// Whether a reply is due for this client.
+    pub fn has_reply(&self, client: u64) -> bool {
+        self.read(|inner| inner.wire.has_reply(client, inner.state.now))
     }
 
     /// Sets the timestamp of this moment; from here on timestamps follow the virtual clock. It moves nothing else.

@@ -122,6 +122,16 @@ impl Wire {
         state.advance_to(until);
     }
 
+    pub(super) fn has_reply(&self, client: ClientId, now: Duration) -> bool {
+        let first = self.replies.get(&client).and_then(|replies| replies.first_key_value());
+        first.is_some_and(|((at, _), _)| *at <= now) || self.waiting.range((client, 0)..(client + 1, 0)).next().is_some()
+    }
+
+    /// A client was told something that is no reply.
+    pub(super) fn told(&mut self) {
+        self.calls += 1;
+    }
+
     pub(super) fn calls(&self) -> u64 {
         self.calls
     }

@@ -90,9 +90,11 @@ impl<A: Aggregate> Folding<A> {
     /// left an event, and behind the last one that has left an outcome.
     pub fn through(&self, partition: i32, position: &Position) -> impl Iterator<Item = (&str, i64, i64)> {
         let (events, outcomes) = (position.events, position.outcomes);
+        // At least once, somebody else may have written what belongs to later inputs: a position says nothing of these.
+        let inputs = if self.rules.guarantee == Guarantee::AtLeastOnce { position.input } else { i64::MAX };
         self.steps.get(&partition).into_iter().flatten().map(move |(id, steps)| {
             let mut through = (0, 0);
-            for Step { offset, from, event, .. } in steps {
+            for Step { offset, from, event, .. } in steps.iter().filter(|step| step.from.offset < inputs) {
                 match event {
                     Some(_) if *offset < events && from.index + 1 == from.count => through.0 = from.offset + 1,
                     None if *offset < outcomes => through.1 = from.offset + 1,
@@ -106,15 +108,22 @@ impl<A: Aggregate> Folding<A> {
     /// Whether this is what the log makes of the key with as many events, and with the outcomes of as many inputs: the same state, watermarks and
     /// memory.
     pub fn had(&self, partition: i32, id: &str, entry: &Entry<A>) -> bool {
-        if entry.is_new() {
-            return true;
-        }
-        let Some(steps) = self.steps.get(&partition).and_then(|of_it| of_it.get(id)) else { return false };
-        let known = refold(steps, |so_far, step| match step.event {
+        entry.is_new() || self.like(partition, id, entry).is_some_and(|known| self.same(partition, &known, entry))
+    }
+
+    /// What the log makes of the key with as many events, and with the outcomes of as many inputs, as this entry claims to have.
+    pub fn like(&self, partition: i32, id: &str, entry: &Entry<A>) -> Option<Entry<A>> {
+        let steps = self.steps.get(&partition)?.get(id)?;
+        Some(refold(steps, |so_far, step| match step.event {
             Some(_) => so_far.sequence < entry.sequence,
             None => step.from.offset < entry.outcomes_through,
-        });
-        self.same(partition, &known, entry)
+        }))
+    }
+
+    /// What is wrong with an entry that never was, for people.
+    pub(crate) fn explain(&self, partition: i32, id: &str, entry: &Entry<A>) -> String {
+        let known = self.like(partition, id, entry).as_ref().map_or_else(|| "nothing".to_owned(), show);
+        format!("`{id}` was never the fold of the log: {}; the log makes {known} of it", show(entry))
     }
 
     /// Whether two entries are the same but for command ids that are forgotten by now: what is too old may be dropped sooner or later. The

@@ -61,6 +61,10 @@ pub(super) struct Process {
     /// When it is started again, while it does not run.
     pub(super) boots_at: Duration,
     pub(super) cut_off_until: Option<Duration>,
+    /// Something happened at its last step.
+    pub(super) is_busy: bool,
+    /// It was started to stop at bad rows.
+    pub(super) is_strict: bool,
     starts: u64,
     seen: Seen,
     now: Seen,
@@ -80,6 +84,8 @@ impl Process {
             asleep_until: Duration::ZERO,
             boots_at: Duration::ZERO,
             cut_off_until: None,
+            is_busy: false,
+            is_strict: false,
             starts: 0,
             seen: Seen::default(),
             now: Seen::default(),
@@ -108,6 +114,8 @@ impl Process {
         watch::turn_of(self.number);
         self.lane = Some((setup.make)(setup, BrokerPort { inner, log }, StorePort(store), VirtualClock(world.cluster.clone())));
         self.asleep_until = Duration::ZERO;
+        self.is_busy = true;
+        self.is_strict = setup.bad_rows == BadRows::Stop;
         self.seen = Seen::default();
     }
 

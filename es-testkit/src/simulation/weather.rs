@@ -143,8 +143,14 @@ impl State {
     fn decide(&mut self, call: &Call<'_>) -> Verdict {
         let ends = matches!(call.kind, CallKind::Commit | CallKind::Abort);
         if self.cut_off.contains(&call.client) || self.deaf.contains(&call.client) {
-            let kind = if ends { ErrorKind::Unknown } else { ErrorKind::Retriable };
-            let arrivals = if self.deaf.contains(&call.client) { vec![Duration::ZERO] } else { Vec::new() };
+            let is_deaf = self.deaf.contains(&call.client);
+            let kind = match call.kind {
+                CallKind::Commit | CallKind::Abort => ErrorKind::Unknown,
+                // `Retriable` says that nothing was written.
+                CallKind::Produce if is_deaf => ErrorKind::Abortable,
+                _ => ErrorKind::Retriable,
+            };
+            let arrivals = if is_deaf { vec![Duration::ZERO] } else { Vec::new() };
             return Verdict { arrivals, answer: Answer::Error(Duration::from_millis(300), error(kind)) };
         }
         if !self.random.chance(self.per_mille) {
