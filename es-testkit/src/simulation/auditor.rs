@@ -69,8 +69,12 @@ impl Reader {
         &kept[before..]
     }
 
-    fn all(&self) -> Vec<OwnedRecord> {
-        self.kept.concat()
+    /// Moves what was read, partition by partition, behind what was moved before. Returns whether there was anything.
+    fn move_to(&mut self, all: &mut Vec<OwnedRecord>) -> bool {
+        let before = all.len();
+        self.kept.iter_mut().for_each(|kept| all.append(kept));
+        all.sort_by_key(|record| record.partition);
+        all.len() > before
     }
 }
 
@@ -106,9 +110,12 @@ pub(super) struct AggregateAudit<A: Decide> {
     rules: Rules,
     changes: u64,
     offsets: Offsets,
+    commands: Reader,
     events: Reader,
     outcomes: Reader,
     letters: Reader,
+    /// What was judged so far.
+    evidence: Evidence,
     folding: Folding<A>,
     witness: Box<dyn Witness<A>>,
 }
@@ -122,6 +129,8 @@ impl<A: Decide> AggregateAudit<A> {
             rules,
             changes: 0,
             offsets: Offsets { committed: vec![0; partitions as usize], may_go_back },
+            commands: Reader::new(setup, Role::Commands, partitions),
+            evidence: Evidence::default(),
             events: Reader::new(setup, Role::Events, partitions),
             outcomes: Reader::new(setup, Role::Outcomes, partitions),
             letters: Reader::new(setup, Role::DeadLetters, partitions),
@@ -209,21 +218,24 @@ impl<A: Decide> Audit for AggregateAudit<A> {
     }
 
     fn judge(&mut self, world: &World, setup: &Setup) -> Result<(), Violation> {
-        let commands = world.cluster.read_committed(setup.topology.topic(Role::Commands).expect("an aggregate has commands"));
-        let evidence = Evidence {
-            commands: commands.expect("the topic exists"),
-            events: self.events.all(),
-            outcomes: self.outcomes.all(),
-            dead_letters: self.letters.all(),
-            changelog: Vec::new(),
-        };
-        checkers::one_outcome_per_input_by(&self.rules, &evidence)?;
-        world.trace.judged(Checker::Inputs);
-        checkers::one_outcome_per_id_by(&self.rules, &evidence)?;
-        world.trace.judged(Checker::Ids);
-        if self.is_once() {
-            checkers::sequences(&evidence)?;
-            world.trace.judged(Checker::Sequence);
+        let evidence = &mut self.evidence;
+        let partitions = 0..self.offsets.committed.len();
+        partitions.for_each(|partition| _ = self.commands.read_on(world, partition));
+        let news = [
+            self.commands.move_to(&mut evidence.commands),
+            self.events.move_to(&mut evidence.events),
+            self.outcomes.move_to(&mut evidence.outcomes),
+            self.letters.move_to(&mut evidence.dead_letters),
+        ];
+        if news.contains(&true) {
+            checkers::one_outcome_per_input_by(&self.rules, evidence)?;
+            world.trace.judged(Checker::Inputs);
+            checkers::one_outcome_per_id_by(&self.rules, evidence)?;
+            world.trace.judged(Checker::Ids);
+            if self.rules.guarantee == Guarantee::ExactlyOnce {
+                checkers::sequences(evidence)?;
+                world.trace.judged(Checker::Sequence);
+            }
         }
         let changelog = changelog(world, setup);
         checkers::changelog_of(&self.folding, &changelog)?;
@@ -283,6 +295,7 @@ pub(super) struct TableAudit<T: Aggregate> {
     offsets: Offsets,
     events: Reader,
     letters: Reader,
+    judged_letters: Vec<OwnedRecord>,
     folding: RowFolding<T>,
     is_once: bool,
     /// Dead letters may be there again.
@@ -297,6 +310,7 @@ impl<T: Aggregate> TableAudit<T> {
             offsets: Offsets { committed: vec![0; partitions as usize], may_go_back },
             events: Reader::new(setup, Role::Events, partitions),
             letters: Reader::new(setup, Role::DeadLetters, partitions),
+            judged_letters: Vec::new(),
             folding: RowFolding::new(partitions),
             is_once: !may_go_back,
             repeat: may_go_back,
@@ -341,7 +355,8 @@ impl<T: Aggregate> Audit for TableAudit<T> {
     fn judge(&mut self, world: &World, setup: &Setup) -> Result<(), Violation> {
         self.folding.changelog(&changelog(world, setup))?;
         world.trace.judged(Checker::Rows);
-        self.folding.dead_letters(&self.letters.all(), self.repeat)?;
+        self.letters.move_to(&mut self.judged_letters);
+        self.folding.dead_letters(&self.judged_letters, self.repeat)?;
         world.trace.judged(Checker::BadRows);
         Ok(())
     }
