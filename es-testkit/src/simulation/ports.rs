@@ -1,5 +1,6 @@
 //! The ports that a simulated process works with, so that a test can put a decorator around each.
 
+use super::random::Random;
 use super::trace::Trace;
 use crate::broker::{Client, Cluster};
 use crate::store::{MemorySnapshot, MemoryStore};
@@ -174,31 +175,48 @@ impl Broker for BrokerPort {
     }
 }
 
-pub(super) struct StorePort(pub(super) AnyStore);
+/// A process's store, on a disk that takes its time.
+pub(super) struct StorePort {
+    pub(super) inner: AnyStore,
+    pub(super) disk: SlowDisk,
+}
+
+/// How slow a disk is.
+pub(super) struct SlowDisk {
+    random: Random,
+    per_mille: u64,
+}
+
+impl SlowDisk {
+    /// Of a thousand looks at whether a write has ended, so many find none.
+    pub(super) fn new(random: Random, per_mille: u64) -> Self {
+        SlowDisk { random, per_mille }
+    }
+}
 
 impl StateStore for StorePort {
     type Value = Vec<u8>;
     type Snapshot = MemorySnapshot;
 
     fn open(&mut self, task: i32) -> Result<(), StoreError> {
-        self.0.open(task)
+        self.inner.open(task)
     }
     fn get(&self, task: i32, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.0.get(task, key)
+        self.inner.get(task, key)
     }
     fn write(&mut self, task: i32, batch: WriteBatch) -> Token {
-        self.0.write(task, batch)
+        self.inner.write(task, batch)
     }
     fn poll(&mut self) -> Option<(Token, Result<(), StoreError>)> {
-        self.0.poll()
+        if self.disk.per_mille > 0 && self.disk.random.chance(self.disk.per_mille) { None } else { self.inner.poll() }
     }
     fn snapshot(&self, task: i32) -> Result<MemorySnapshot, StoreError> {
-        self.0.snapshot(task)
+        self.inner.snapshot(task)
     }
     fn close(&mut self, task: i32) {
-        self.0.close(task);
+        self.inner.close(task);
     }
     fn clear(&mut self, task: i32) -> Result<(), StoreError> {
-        self.0.clear(task)
+        self.inner.clear(task)
     }
 }

@@ -1,7 +1,7 @@
 //! One process of a simulated application: it runs, sleeps, dies and comes back.
 
 use super::lane::{Lane, SimulatedRunner};
-use super::ports::{AnyBroker, AnyStore, BrokerPort, PortLog, Ports, StorePort};
+use super::ports::{AnyBroker, AnyStore, BrokerPort, PortLog, Ports, SlowDisk, StorePort};
 use super::trace::Trace;
 use super::watch;
 use super::weather::Weather;
@@ -100,7 +100,7 @@ impl Process {
         self.lane.is_some() && now >= self.asleep_until
     }
 
-    pub(super) fn start(&mut self, world: &World, setup: &Setup) {
+    pub(super) fn start(&mut self, world: &World, setup: &Setup, disk: SlowDisk) {
         let config = ClientConfig { transactional_id: self.transactional_id(), ..setup.config.clone() };
         let client = Client::new(&world.cluster, config);
         self.client = client.id();
@@ -112,7 +112,8 @@ impl Process {
         let store: AnyStore = (setup.ports.store)(MemoryStore::new(&self.disk));
         world.trace.note(world.cluster.now(), &self.name, format_args!("starts"));
         watch::turn_of(self.number);
-        self.lane = Some((setup.make)(setup, BrokerPort { inner, log }, StorePort(store), VirtualClock(world.cluster.clone())));
+        let (broker, store) = (BrokerPort { inner, log }, StorePort { inner: store, disk });
+        self.lane = Some((setup.make)(setup, broker, store, VirtualClock(world.cluster.clone())));
         self.asleep_until = Duration::ZERO;
         self.is_busy = true;
         self.is_strict = setup.bad_rows == BadRows::Stop;

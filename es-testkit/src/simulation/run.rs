@@ -5,7 +5,7 @@ use super::bank::Journal;
 use super::hits::Checker;
 use super::ledger::Ledger;
 use super::plan::{Fault, Plan, TablePlan, changelog};
-use super::ports::Ports;
+use super::ports::{Ports, SlowDisk};
 use super::process::{Process, Setup, World};
 use super::random::Random;
 use super::senders::Senders;
@@ -221,7 +221,8 @@ impl<A: Decide> Simulation<A> {
                 Some((setup, _)) if self.processes[index].component == 1 => setup,
                 _ => &self.aggregate.0,
             };
-            self.processes[index].start(&self.world, setup);
+            let disk = SlowDisk::new(self.random.split(), self.plan.slow_disk);
+            self.processes[index].start(&self.world, setup, disk);
         }
         let process = &mut self.processes[index];
         if process.cut_off_until.take_if(|until| *until <= now).is_some() {
@@ -345,7 +346,7 @@ impl<A: Decide> Simulation<A> {
             Fault::Reconfigure => {
                 process.stop(now);
                 let component = process.component;
-                let changelog = changelog(&mut self.random);
+                let changelog = changelog(self.plan.settings.guarantee, &mut self.random);
                 self.component_mut(component).0.settings.changelog = changelog;
             }
             Fault::Compact => {
