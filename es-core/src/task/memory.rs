@@ -233,6 +233,16 @@ impl Deref for Memory {
     }
 }
 
+impl FromIterator<Remembered> for Memory {
+    fn from_iter<I: IntoIterator<Item = Remembered>>(ids: I) -> Self {
+        let mut memory = Memory::default();
+        for one in ids {
+            memory.insert(one);
+        }
+        memory
+    }
+}
+
 /// Two memories are equal when they hold the same ids.
 impl PartialEq for Memory {
     fn eq(&self, other: &Self) -> bool {
