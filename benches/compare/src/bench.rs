@@ -120,7 +120,8 @@ impl Bench {
         let mut results: Vec<Results> = case.contestants.iter().map(|_| Results::default()).collect();
         for round in 1..=rounds {
             for (contestant, results) in case.contestants.iter().zip(&mut results) {
-                self.progress.begin(&format!("{number} {} ({}), round {round} of {rounds}: {}", case.scenario, case.title, contestant.name));
+                self.progress
+                    .begin(&format!("{number} {} ({}), round {round} of {rounds}: {}", case.scenario, case.title, contestant.name));
                 self.one(&case, &cluster, contestant, &input, shared.as_deref(), results);
             }
         }
@@ -154,7 +155,15 @@ impl Bench {
         Ok(topic)
     }
 
-    fn one(&mut self, case: &Case, cluster: &Cluster, contestant: &Contestant, input: &Input, commands: Option<&str>, results: &mut Results) {
+    fn one(
+        &mut self,
+        case: &Case,
+        cluster: &Cluster,
+        contestant: &Contestant,
+        input: &Input,
+        commands: Option<&str>,
+        results: &mut Results,
+    ) {
         let load_average = load_average();
         let run = case.task.run(self, cluster, contestant, input, commands);
         match run {

@@ -72,8 +72,12 @@ impl Cluster {
 
     /// Creates the topics of one run's outputs, with the settings that the bank's own have.
     pub fn create_outputs(&self, topics: &Topics, partitions: i32) -> Result<(), Failure> {
-        let outputs =
-            [(Role::Events, &topics.events), (Role::Outcomes, &topics.outcomes), (Role::Changelog, &topics.changelog), (Role::DeadLetters, &topics.dead_letters)];
+        let outputs = [
+            (Role::Events, &topics.events),
+            (Role::Outcomes, &topics.outcomes),
+            (Role::Changelog, &topics.changelog),
+            (Role::DeadLetters, &topics.dead_letters),
+        ];
         self.create(&outputs.map(|(role, name)| (role, name.as_str())), partitions)
     }
 

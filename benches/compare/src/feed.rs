@@ -85,7 +85,8 @@ impl<'a> Feed<'a> {
         let command = &self.input.commands[number];
         command.write(&mut self.value);
         let key = key(command.account);
-        let mut record = BaseRecord::to(self.topic).partition(self.input.partition(command)).timestamp(timestamp).key(&key[..]).payload(&self.value);
+        let mut record =
+            BaseRecord::to(self.topic).partition(self.input.partition(command)).timestamp(timestamp).key(&key[..]).payload(&self.value);
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),

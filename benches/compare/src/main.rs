@@ -157,7 +157,8 @@ fn compare(arguments: &BenchArguments) -> Result<bool, Failure> {
     }
     let mut cases: Vec<_> = scenarios.iter().flat_map(|scenario| scenario.cases(&sizes)).collect();
     for case in &mut cases {
-        case.contestants.retain(|c| arguments.contestant.is_empty() || arguments.contestant.iter().any(|part| c.name.contains(part.as_str())));
+        case.contestants
+            .retain(|c| arguments.contestant.is_empty() || arguments.contestant.iter().any(|part| c.name.contains(part.as_str())));
     }
     cases.retain(|case| !case.contestants.is_empty() && arguments.case.as_ref().is_none_or(|part| case.title.contains(part.as_str())));
     // Cases of the same number of brokers share a cluster.

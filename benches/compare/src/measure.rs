@@ -58,7 +58,14 @@ impl Task {
     }
 
     /// Lets a contestant do it, on a folder and topics of its own. Returns what bounds its memory, and what was measured.
-    pub fn run(&self, bench: &mut Bench, cluster: &Cluster, contestant: &Contestant, input: &Input, commands: Option<&str>) -> Result<(String, Figures), Failure> {
+    pub fn run(
+        &self,
+        bench: &mut Bench,
+        cluster: &Cluster,
+        contestant: &Contestant,
+        input: &Input,
+        commands: Option<&str>,
+    ) -> Result<(String, Figures), Failure> {
         let name = bench.new_name(contestant);
         let own_commands = format!("{name}-commands");
         let folder = bench.folder().join(&name);

@@ -92,7 +92,8 @@ impl Outcome {
         let figures: Vec<&Figure> = self.figures().collect();
         let mut text = format!("### {}\n\n", self.title());
         if let Some(load) = Spread::of(self.results.iter().flat_map(|r| &r.rounds).map(|round| round.load_average).collect()) {
-            write!(text, "Load average when its rounds began: {:.1} ({:.1}–{:.1}).\n\n", load.median, load.min, load.max).expect("a string takes all");
+            write!(text, "Load average when its rounds began: {:.1} ({:.1}–{:.1}).\n\n", load.median, load.min, load.max)
+                .expect("a string takes all");
         }
         text.push_str("| contestant | memory limit |");
         figures.iter().for_each(|figure| write!(text, " {} |", figure.title).expect("a string takes all"));
@@ -106,7 +107,8 @@ impl Outcome {
         text.push('\n');
         let failures = self.case.contestants.iter().zip(&self.results).flat_map(|(c, r)| r.failures.iter().map(|why| (c.name, why)));
         for (contestant, why) in failures {
-            write!(text, "\nNot counted, a round of {contestant}: {}\n", why.lines().next().unwrap_or_default()).expect("a string takes all");
+            write!(text, "\nNot counted, a round of {contestant}: {}\n", why.lines().next().unwrap_or_default())
+                .expect("a string takes all");
         }
         text
     }
@@ -118,7 +120,8 @@ impl Outcome {
         if results.rounds.len() > 1 {
             write!(text, " ({}–{})", number(spread.min), number(spread.max)).expect("a string takes all");
         }
-        if let Some(reference) = self.reference().filter(|reference| !std::ptr::eq(*reference, results)).and_then(|r| r.spread(figure.name)) {
+        if let Some(reference) = self.reference().filter(|reference| !std::ptr::eq(*reference, results)).and_then(|r| r.spread(figure.name))
+        {
             write!(text, " ×{:.2}", spread.median / reference.median).expect("a string takes all");
         }
         text
@@ -127,7 +130,9 @@ impl Outcome {
     fn json(&self) -> Value {
         let contestant = |(contestant, results): (&crate::contestant::Contestant, &Results)| {
             let settings: serde_json::Map<String, Value> = contestant.settings.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
-            let spread = |figure: &Figure| results.spread(figure.name).map(|s| (figure.name.to_owned(), json!({"median": s.median, "min": s.min, "max": s.max})));
+            let spread = |figure: &Figure| {
+                results.spread(figure.name).map(|s| (figure.name.to_owned(), json!({"median": s.median, "min": s.min, "max": s.max})))
+            };
             json!({
                 "name": contestant.name,
                 "settings": settings,
@@ -180,14 +185,16 @@ pub(crate) mod tests {
     /// Two contestants: ours with three rounds, the other with one, and a failure.
     pub(crate) fn outcome() -> Outcome {
         let workload = Workload { accounts: 1, opening: false, commands: 1, skew: Skew::Uniform, seed: 1, partitions: 1 };
-        let contestants = vec![Contestant::new("ours", Kind::Es, &[("headers", "full")]), Contestant::new("Kafka <Streams>", Kind::Streams, &[])];
+        let contestants =
+            vec![Contestant::new("ours", Kind::Es, &[("headers", "full")]), Contestant::new("Kafka <Streams>", Kind::Streams, &[])];
         let case = Case { scenario: "throughput", title: "a test".into(), brokers: 1, task: Task::Throughput(workload), contestants };
         let rounds = |values: &[f64]| {
             let round = |value| Round { figures: Figures::from([("throughput", value), ("cpu", 2.0)]), load_average: 1.0 };
             values.iter().copied().map(round).collect()
         };
         let ours = Results { memory_limit: "64MiB".into(), rounds: rounds(&[300_000.0, 100_000.0, 250_000.0]), failures: vec![] };
-        let other = Results { memory_limit: "heap".into(), rounds: rounds(&[50_000.0]), failures: vec!["not verified: gone\nwith a log".into()] };
+        let other =
+            Results { memory_limit: "heap".into(), rounds: rounds(&[50_000.0]), failures: vec!["not verified: gone\nwith a log".into()] };
         Outcome { case, results: vec![ours, other] }
     }
 

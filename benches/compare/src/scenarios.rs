@@ -73,28 +73,42 @@ impl Scenario {
     /// Its cases.
     pub fn cases(self, sizes: &Sizes) -> Vec<Case> {
         let case = |title: String, task, contestants| Case { scenario: self.name(), title, brokers: sizes.brokers, task, contestants };
-        let of = |workload: Workload| format!("{} commands over {} accounts, {}", count(workload.commands), count(workload.accounts as usize), workload.skew);
+        let of = |workload: Workload| {
+            format!("{} commands over {} accounts, {}", count(workload.commands), count(workload.accounts as usize), workload.skew)
+        };
         let both = [Skew::Uniform, Skew::Zipf];
         match self {
             Scenario::Throughput => {
                 let workloads = both.map(|skew| sizes.workload(1_000_000, skew));
-                workloads.map(|w| case(of(w), Task::Throughput(w), vec![compact(), full(), streams(), bare("compact"), bare("full")])).to_vec()
+                workloads
+                    .map(|w| case(of(w), Task::Throughput(w), vec![compact(), full(), streams(), bare("compact"), bare("full")]))
+                    .to_vec()
             }
             Scenario::ThroughputLong => {
                 let w = sizes.workload(4_000_000, Skew::Uniform);
                 vec![case(of(w), Task::Throughput(w), vec![compact(), full(), streams(), bare("compact"), bare("full")])]
             }
-            Scenario::Latency => [2_000, 10_000].map(|rate| case(format!("{} commands a second", count(rate as usize)), sizes.latency(rate), at_rate())).to_vec(),
+            Scenario::Latency => [2_000, 10_000]
+                .map(|rate| case(format!("{} commands a second", count(rate as usize)), sizes.latency(rate), at_rate()))
+                .to_vec(),
             Scenario::Restart | Scenario::RestartDefault | Scenario::Restore => {
                 let accounts = sizes.accounts.unwrap_or(if sizes.quick { 50_000 } else { 1_000_000 });
                 // With the opening deposits 1.9 records of the changelog for each account.
                 let commands = accounts as usize * 9 / 10;
                 let workload = Workload { accounts, opening: true, commands, ..sizes.workload(commands, Skew::Uniform) };
                 let contestants = match self {
-                    Scenario::RestartDefault => vec![Contestant::new("Kafka Streams, default membership", Kind::Streams, &[("group.instance.id", ""), ("session.timeout.ms", "")])],
+                    Scenario::RestartDefault => vec![Contestant::new(
+                        "Kafka Streams, default membership",
+                        Kind::Streams,
+                        &[("group.instance.id", ""), ("session.timeout.ms", "")],
+                    )],
                     _ => vec![full(), compact(), streams()],
                 };
-                vec![case(format!("{} accounts", count(accounts as usize)), Task::Restart { workload, wiped: self == Scenario::Restore }, contestants)]
+                vec![case(
+                    format!("{} accounts", count(accounts as usize)),
+                    Task::Restart { workload, wiped: self == Scenario::Restore },
+                    contestants,
+                )]
             }
             Scenario::Guarantee => {
                 let w = sizes.workload(1_000_000, Skew::Uniform);
@@ -113,11 +127,17 @@ impl Scenario {
             Scenario::Partitions => {
                 let numbers: &[i32] = if sizes.quick { &[4, 16] } else { &[4, 16, 64] };
                 let workload = |partitions| Workload { partitions, ..sizes.workload(1_000_000, Skew::Uniform) };
-                numbers.iter().map(|n| case(format!("{n} partitions"), Task::Throughput(workload(*n)), vec![full(), streams(), bare("full")])).collect()
+                numbers
+                    .iter()
+                    .map(|n| case(format!("{n} partitions"), Task::Throughput(workload(*n)), vec![full(), streams(), bare("full")]))
+                    .collect()
             }
             Scenario::Brokers => {
                 let w = sizes.workload(1_000_000, Skew::Uniform);
-                let of_brokers = |brokers| Case { brokers, ..case(format!("{brokers} broker(s)"), Task::Throughput(w), vec![full(), streams(), bare("full")]) };
+                let of_brokers = |brokers| Case {
+                    brokers,
+                    ..case(format!("{brokers} broker(s)"), Task::Throughput(w), vec![full(), streams(), bare("full")])
+                };
                 [1, 3].map(of_brokers).to_vec()
             }
         }

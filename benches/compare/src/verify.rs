@@ -37,7 +37,7 @@ pub fn verify(run: &Run<'_>, commands: usize, mut progress: impl FnMut(u64)) -> 
         let read = read_all(run, topic, |message| {
             let count = if accepted { &mut verified.events } else { &mut verified.rejections };
             *count += 1;
-            log.take(message, accepted)
+            log.take(&Record::of(message), accepted)
         });
         read.map_err(|Failure(text)| Failure(format!("not verified: topic {topic}: {text}")))?;
         progress(verified.events);
@@ -47,6 +47,32 @@ pub fn verify(run: &Run<'_>, commands: usize, mut progress: impl FnMut(u64)) -> 
         verified.changelog = states(run, commands)?;
     }
     Ok(verified)
+}
+
+/// What matters of a record.
+struct Record<'a> {
+    partition: i32,
+    offset: i64,
+    key: &'a [u8],
+    value: &'a [u8],
+    ce_type: Option<&'a [u8]>,
+}
+
+impl<'a> Record<'a> {
+    fn of(message: &'a BorrowedMessage<'_>) -> Self {
+        let named = message.headers().and_then(|headers| headers.iter().find(|header| header.key == "ce_type"));
+        Record {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().unwrap_or_default(),
+            value: message.payload().unwrap_or_default(),
+            ce_type: named.and_then(|header| header.value),
+        }
+    }
+
+    fn place(&self) -> String {
+        format!("{}/{}", self.partition, self.offset)
+    }
 }
 
 /// The order in which the log must be: per partition, where the search for the next accepted and the next rejected command goes on.
@@ -66,14 +92,15 @@ impl Log<'_> {
         found.map(|_| &self.commands[*next - 1])
     }
 
-    fn take(&mut self, message: &BorrowedMessage<'_>, accepted: bool) -> Result<(), String> {
-        let place = format!("{}/{}", message.partition(), message.offset());
-        let expected = self.expected(message.partition(), accepted).ok_or_else(|| format!("the record at {place} is one too many"))?;
-        let found = if accepted { event_of(message) } else { rejection_of(message) };
-        let found = found.ok_or_else(|| format!("the record at {place} cannot be read: {:?}", message.payload().map(String::from_utf8_lossy)))?;
+    fn take(&mut self, record: &Record<'_>, accepted: bool) -> Result<(), String> {
+        let expected =
+            self.expected(record.partition, accepted).ok_or_else(|| format!("the record at {} is one too many", record.place()))?;
+        let found = if accepted { event_of(record) } else { rejection_of(record) };
+        let found =
+            found.ok_or_else(|| format!("the record at {} cannot be read: {:?}", record.place(), String::from_utf8_lossy(record.value)))?;
         let wanted = Found { account: expected.account, deposit: expected.deposit, amount: accepted.then_some(expected.amount.into()) };
         if found != wanted {
-            return Err(format!("the record at {place} is {found:?}, and {wanted:?} was due"));
+            return Err(format!("the record at {} is {found:?}, and {wanted:?} was due", record.place()));
         }
         Ok(())
     }
@@ -106,16 +133,14 @@ struct EventJson<'a> {
     amount: u64,
 }
 
-fn event_of(message: &BorrowedMessage<'_>) -> Option<Found> {
-    let json: EventJson<'_> = serde_json::from_slice(message.payload()?).ok()?;
-    let header = message.headers().and_then(|headers| headers.iter().find(|header| header.key == "ce_type"));
-    let name = json.name.map(str::as_bytes).or_else(|| header.and_then(|header| header.value))?;
-    let deposit = match name {
+fn event_of(record: &Record<'_>) -> Option<Found> {
+    let json: EventJson<'_> = serde_json::from_slice(record.value).ok()?;
+    let deposit = match json.name.map(str::as_bytes).or(record.ce_type)? {
         b"Deposited" => true,
         b"Withdrawn" => false,
         _ => return None,
     };
-    Some(Found { account: account_of(message.key()?)?, deposit, amount: Some(json.amount) })
+    Some(Found { account: account_of(record.key)?, deposit, amount: Some(json.amount) })
 }
 
 #[derive(Deserialize)]
@@ -123,9 +148,9 @@ struct RejectionJson<'a> {
     outcome: &'a str,
 }
 
-fn rejection_of(message: &BorrowedMessage<'_>) -> Option<Found> {
-    let json: RejectionJson<'_> = serde_json::from_slice(message.payload()?).ok()?;
-    (json.outcome == "rejected").then_some(Found { account: account_of(message.key()?)?, deposit: false, amount: None })
+fn rejection_of(record: &Record<'_>) -> Option<Found> {
+    let json: RejectionJson<'_> = serde_json::from_slice(record.value).ok()?;
+    (json.outcome == "rejected").then_some(Found { account: account_of(record.key)?, deposit: false, amount: None })
 }
 
 /// Compares the changelog's newest states with the balances that the commands come to. Returns the number of its records.
@@ -148,7 +173,9 @@ fn states(run: &Run<'_>, commands: usize) -> Result<u64, Failure> {
         if found.unwrap_or_default() != wanted {
             let name = key(account as u32);
             let name = String::from_utf8_lossy(&name);
-            return Err(Failure(format!("not verified: the changelog has {found:?} as balance and number of events of {name}, and {wanted:?} is right")));
+            return Err(Failure(format!(
+                "not verified: the changelog has {found:?} as balance and number of events of {name}, and {wanted:?} is right"
+            )));
         }
     }
     Ok(records)
@@ -213,4 +240,91 @@ pub fn reader(bootstrap_servers: &str, topics: &[&str], partitions: i32, wait: u
     }
     consumer.assign(&places)?;
     Ok(consumer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::{Skew, Workload};
+
+    /// A record that a command must leave, or one that is wrong.
+    #[derive(Clone, PartialEq)]
+    struct Output {
+        partition: i32,
+        accepted: bool,
+        account: u32,
+        name: &'static str,
+        amount: u16,
+    }
+
+    fn input() -> Input {
+        Input::generate(Workload { accounts: 20, opening: false, commands: 400, skew: Skew::Zipf, seed: 3, partitions: 4 })
+    }
+
+    fn outputs(input: &Input) -> Vec<Output> {
+        let output = |command: &Command| Output {
+            partition: input.partition(command),
+            accepted: command.accepted,
+            account: command.account,
+            name: if command.deposit { "Deposited" } else { "Withdrawn" },
+            amount: command.amount,
+        };
+        input.commands.iter().map(output).collect()
+    }
+
+    /// What the check says of these records.
+    fn check(input: &Input, outputs: &[Output]) -> Result<(), String> {
+        let mut log = Log { input, commands: &input.commands, next: vec![[0; 2]; 4] };
+        for (n, output) in outputs.iter().enumerate() {
+            let value = match output.accepted {
+                // Either way to name an event.
+                true if n % 2 == 0 => format!(r#"{{"type":"{}","amount":{}}}"#, output.name, output.amount),
+                true => format!(r#"{{"amount":{}}}"#, output.amount),
+                false => r#"{"outcome":"rejected","reason":{"Overdrawn":{"missing":1}}}"#.to_owned(),
+            };
+            let record = Record {
+                partition: output.partition,
+                offset: n as i64,
+                key: &key(output.account),
+                value: value.as_bytes(),
+                ce_type: Some(output.name.as_bytes()),
+            };
+            log.take(&record, output.accepted)?;
+        }
+        log.is_complete()
+    }
+
+    #[test]
+    fn what_the_rules_demand_is_verified() {
+        let input = input();
+        assert_eq!(check(&input, &outputs(&input)), Ok(()));
+    }
+
+    #[test]
+    fn every_single_slip_is_found() {
+        let input = input();
+        let right = outputs(&input);
+        let refused = |change: &dyn Fn(&mut Vec<Output>), why: &str| {
+            let mut wrong = right.clone();
+            change(&mut wrong);
+            let said = check(&input, &wrong).expect_err(why);
+            assert!(said.contains(why), "{said}, expected: {why}");
+        };
+        let event = right.iter().position(|o| o.accepted).unwrap();
+        let rejection = right.iter().position(|o| !o.accepted).unwrap();
+        let same_partition =
+            right.iter().skip(event + 1).position(|o| o.accepted && o.partition == right[event].partition && *o != right[event]).unwrap()
+                + event
+                + 1;
+        refused(&|o| drop(o.remove(right.len() - 1)), "lacks the");
+        refused(&|o| drop(o.remove(event)), "was due");
+        refused(&|o| o.push(right[event].clone()), "one too many");
+        refused(&|o| o.insert(event, right[event].clone()), "was due");
+        refused(&|o| o.swap(event, same_partition), "was due");
+        refused(&|o| o[event].amount += 1, "was due");
+        refused(&|o| o[event].account += 1, "was due");
+        refused(&|o| o[event].name = "Opened", "cannot be read");
+        refused(&|o| o[rejection].account += 1, "was due");
+        refused(&|o| o[rejection].partition = (o[rejection].partition + 1) % 4, "");
+    }
 }

@@ -48,7 +48,9 @@ impl Watch {
                     return Ok(found.elements().iter().map(|e| offset(e.offset())).collect());
                 }
                 // The group's coordinator is still being chosen.
-                Err(KafkaError::OffsetFetch(code) | KafkaError::MetadataFetch(code)) if passing(code) && Instant::now() < until => thread::sleep(PAUSE),
+                Err(KafkaError::OffsetFetch(code) | KafkaError::MetadataFetch(code)) if passing(code) && Instant::now() < until => {
+                    thread::sleep(PAUSE)
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -204,7 +204,10 @@ mod tests {
             Command { account: 0, amount, deposit, accepted: true }.write(&mut value);
             assert_eq!(value.len(), VALUE_BYTES);
             let json: serde_json::Value = serde_json::from_slice(&value).unwrap();
-            assert_eq!((json["amount"].as_u64(), json["type"].as_str()), (Some(amount.into()), Some(if deposit { "Deposit" } else { "Withdraw" })));
+            assert_eq!(
+                (json["amount"].as_u64(), json["type"].as_str()),
+                (Some(amount.into()), Some(if deposit { "Deposit" } else { "Withdraw" }))
+            );
         }
     }
 

@@ -81,7 +81,8 @@ impl Server {
     /// # Panics
     /// When this process did not start the first broker.
     pub fn start_beside(&self, node: u32, options: &ServerOptions) -> Result<Self, KafkaError> {
-        let first = self.own.as_ref().expect("a broker that somebody else started tells nothing of its cluster: start one with Server::start");
+        let first =
+            self.own.as_ref().expect("a broker that somebody else started tells nothing of its cluster: start one with Server::start");
         Self::start_in(Some(Cluster { node, ..first.cluster.clone() }), options)
     }
 

@@ -101,9 +101,15 @@ fn build() -> Result<PathBuf, Failure> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--release", "--package", "bank", "--message-format", "json-render-diagnostics", "--manifest-path"]).arg(&manifest);
+    command
+        .args(["build", "--release", "--package", "bank", "--message-format", "json-render-diagnostics", "--manifest-path"])
+        .arg(&manifest);
     eprintln!("building the bank in release mode …");
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(|e| Failure(format!("{command:?} cannot be started: {e}")))?;
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|e| Failure(format!("{command:?} cannot be started: {e}")))?;
     if !output.status.success() {
         return Err(Failure(format!("{command:?} ended with {}", output.status)));
     }

@@ -109,7 +109,11 @@ fn fetch(home: &Path) -> Result<(), Failure> {
     }
     fs::write(&pom, POM)?;
     let mut maven = Command::new("mvn");
-    maven.args(["--batch-mode", "--quiet", "--file"]).arg(&pom).arg("dependency:copy-dependencies").arg(format!("-DoutputDirectory={}", partial.display()));
+    maven
+        .args(["--batch-mode", "--quiet", "--file"])
+        .arg(&pom)
+        .arg("dependency:copy-dependencies")
+        .arg(format!("-DoutputDirectory={}", partial.display()));
     succeed(&mut maven)?;
     fs::rename(&partial, &jars)?;
     Ok(())
@@ -148,7 +152,9 @@ pub(super) fn start_marks(log: &str, start: SystemTime) -> StartMarks {
         match words.as_slice() {
             ["STATE", "RUNNING", millis] => marks.ready = at(millis),
             ["RESTORED", _, records, _] => marks.restored += records.parse::<u64>().unwrap_or_default(),
-            [time, ..] if line.ends_with("to PARTITIONS_ASSIGNED") => marks.assigned = marks.assigned.or_else(|| seconds_since(start, time)),
+            [time, ..] if line.ends_with("to PARTITIONS_ASSIGNED") => {
+                marks.assigned = marks.assigned.or_else(|| seconds_since(start, time))
+            }
             _ => {}
         }
     }

@@ -9,12 +9,16 @@ use crate::feed::Feed;
 use crate::process::{disk_usage, peak_memory};
 use crate::watch::Watch;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Commands that are under way when the process is killed.
 pub(super) const BURST: usize = 200_000;
 /// Commands that wait for it when it comes back, some in every partition.
 pub(super) const TAIL: usize = 20_000;
+
+/// Static members stay in the group until their session ends, 10 s by the settings of all contestants. Who has lost its disk has also lost its name,
+/// and would wait for that; how long depends on the last heartbeat and is no property of a contestant.
+const SESSION: Duration = Duration::from_secs(12);
 
 pub(super) fn run(run: &Run<'_>, wiped: bool, progress: &Progress) -> Result<Figures, Failure> {
     let servers = run.cluster.bootstrap_servers();
@@ -49,6 +53,8 @@ pub(super) fn run(run: &Run<'_>, wiped: bool, progress: &Progress) -> Result<Fig
     let mut figures = Figures::from([("disk", disk_usage(&run.state_folder()))]);
     if wiped {
         std::fs::remove_dir_all(run.state_folder())?;
+        progress.say("waiting for the end of the former members' sessions");
+        thread::sleep(SESSION);
     }
 
     let before = watch.offsets()?;
