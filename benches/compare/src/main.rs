@@ -66,7 +66,7 @@ struct BenchArguments {
     /// What to measure; may be given several times
     #[arg(long, value_enum)]
     scenario: Vec<Scenario>,
-    /// All scenarios: takes hours, and 100 GB of disk for the one with 50 million accounts
+    /// All scenarios: takes hours, and 40 GB of disk for the one with 50 million accounts
     #[arg(long, conflicts_with = "scenario")]
     all: bool,
     /// Small numbers and one round: shows in a few minutes that all works, not how fast

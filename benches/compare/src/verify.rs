@@ -316,8 +316,8 @@ mod tests {
             right.iter().skip(event + 1).position(|o| o.accepted && o.partition == right[event].partition && *o != right[event]).unwrap()
                 + event
                 + 1;
-        refused(&|o| drop(o.remove(right.len() - 1)), "lacks the");
-        refused(&|o| drop(o.remove(event)), "was due");
+        refused(&|o| o.truncate(right.len() - 1), "lacks the");
+        refused(&|o| _ = o.remove(event), "was due");
         refused(&|o| o.push(right[event].clone()), "one too many");
         refused(&|o| o.insert(event, right[event].clone()), "was due");
         refused(&|o| o.swap(event, same_partition), "was due");
