@@ -131,7 +131,7 @@ impl Run<'_> {
     pub fn memory_limit(&self) -> Result<String, Failure> {
         match self.contestant.kind {
             Kind::Es => self.programs.bank.memory_limit(self),
-            Kind::Streams => Ok(streams::memory_limit(self.contestant)),
+            Kind::Streams => Ok(self.programs.streams.memory_limit(self.contestant)),
             Kind::Bare => Ok("none".to_owned()),
         }
     }

@@ -44,7 +44,7 @@ impl StreamsBank {
         fs::write(&file, properties(run, &self.settings))?;
         let mut command = Command::new(&self.java);
         command
-            .arg(format!("-Xmx{}m", run.contestant.setting("heap").unwrap_or(HEAP)))
+            .arg(format!("-Xmx{}m", self.setting(run.contestant, "heap").unwrap_or(HEAP)))
             .args(["-Duser.timezone=UTC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=info", "-Dorg.slf4j.simpleLogger.showDateTime=true"])
             .arg("-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS'Z'")
             .arg("-cp")
@@ -52,6 +52,24 @@ impl StreamsBank {
             .arg("StreamsBank")
             .arg(file);
         Ok(command)
+    }
+}
+
+impl StreamsBank {
+    /// The value of a setting: the contestant's own, or that of every run.
+    fn setting<'a>(&'a self, contestant: &'a Contestant, key: &str) -> Option<&'a str> {
+        let of_all = || self.settings.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+        contestant.setting(key).or_else(of_all)
+    }
+
+    /// What bounds its memory.
+    pub(super) fn memory_limit(&self, contestant: &Contestant) -> String {
+        let heap = self.setting(contestant, "heap").unwrap_or(HEAP);
+        let rocks = match self.setting(contestant, "bank.block.cache.bytes").and_then(|bytes| bytes.parse::<u64>().ok()) {
+            Some(bytes) => format!("block cache {} MiB in all", bytes >> 20),
+            None => "RocksDB by default".to_owned(),
+        };
+        format!("heap {heap} MiB, {rocks}")
     }
 }
 
@@ -86,16 +104,6 @@ fn properties(run: &Run<'_>, all: &[(String, String)]) -> String {
         }
     }
     lines.into_iter().map(|(key, value)| format!("{key}={value}\n")).collect()
-}
-
-/// What bounds its memory.
-pub(super) fn memory_limit(contestant: &Contestant) -> String {
-    let heap = contestant.setting("heap").unwrap_or(HEAP);
-    let rocks = match contestant.setting("bank.block.cache.bytes").and_then(|bytes| bytes.parse::<u64>().ok()) {
-        Some(bytes) => format!("block cache {} MiB in all", bytes >> 20),
-        None => "RocksDB by default".to_owned(),
-    };
-    format!("heap {heap} MiB, {rocks}")
 }
 
 fn fetch(home: &Path) -> Result<(), Failure> {
