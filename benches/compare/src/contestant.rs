@@ -34,7 +34,7 @@ pub enum Kind {
     Es,
     /// The bank on Kafka Streams; settings are Kafka Streams', or the program's own (`bank.…`), or `heap` in MiB.
     Streams,
-    /// Consume, write the same bytes, commit: no state. Settings are `headers` and `wait`.
+    /// Consume, write the same bytes, commit: no state. Settings are `headers`, `wait` and `checkpoint`.
     Bare,
 }
 
@@ -139,8 +139,10 @@ impl Run<'_> {
     /// Whether its changelog holds the newest state of every account.
     pub fn logs_each_change(&self) -> bool {
         match self.contestant.kind {
-            Kind::Es => self.contestant.setting("changelog").is_none_or(|cadence| cadence == "each-commit"),
-            Kind::Streams | Kind::Bare => true,
+            // By default the bank writes it at checkpoints.
+            Kind::Es => self.contestant.setting("changelog") == Some("each-commit"),
+            Kind::Bare => self.contestant.setting("checkpoint").is_none(),
+            Kind::Streams => true,
         }
     }
 }

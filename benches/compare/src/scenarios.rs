@@ -33,6 +33,9 @@ pub enum Scenario {
     Brokers,
 }
 
+/// The seconds between two checkpoints of the bare loop: the bank's own default.
+const CHECKPOINT: &str = "5";
+
 /// What the user wants changed.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
@@ -187,7 +190,7 @@ fn streams() -> Contestant {
 /// The bare loop. Its batches wait for more, so that each is as full as it can be.
 fn bare(headers: &'static str) -> Contestant {
     let name = if headers == "full" { "bare loop, full headers" } else { "bare loop, compact headers" };
-    Contestant::new(name, Kind::Bare, &[("headers", headers), ("wait", "20")])
+    Contestant::new(name, Kind::Bare, &[("headers", headers), ("wait", "20"), ("checkpoint", CHECKPOINT)])
 }
 
 fn at_rate() -> Vec<Contestant> {
@@ -196,7 +199,7 @@ fn at_rate() -> Vec<Contestant> {
         full(),
         Contestant::new("Kafka Streams, commit 100 ms", Kind::Streams, &[("commit.interval.ms", "100")]),
         Contestant::new("Kafka Streams, commit 10 ms", Kind::Streams, &[("commit.interval.ms", "10")]),
-        Contestant::new("bare loop, full headers", Kind::Bare, &[("headers", "full"), ("wait", "0")]),
+        Contestant::new("bare loop, full headers", Kind::Bare, &[("headers", "full"), ("wait", "0"), ("checkpoint", CHECKPOINT)]),
     ]
 }
 
@@ -212,8 +215,10 @@ fn guarantees() -> Vec<Contestant> {
 fn cadences() -> Vec<Contestant> {
     vec![
         Contestant::new("ours, each commit", Kind::Es, &[("headers", "compact"), ("changelog", "each-commit")]),
-        Contestant::new("ours, checkpoint each 3 s", Kind::Es, &[("headers", "compact"), ("changelog", "checkpoint:3")]),
+        Contestant::new("ours, checkpoints", Kind::Es, &[("headers", "compact")]),
         Contestant::new("ours, no changelog", Kind::Es, &[("headers", "compact"), ("changelog", "off")]),
+        Contestant::new("bare loop, each commit", Kind::Bare, &[("headers", "compact"), ("wait", "20")]),
+        bare("compact"),
     ]
 }
 

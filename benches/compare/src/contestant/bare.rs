@@ -4,9 +4,11 @@
 //! One thread, one consumer of the group, one transactional producer, at most 10,000 commands a transaction. Records are handed to the producer
 //! while the batch is read, so that they are on their way when it ends; all deliveries are in before the commit.
 
+mod plan;
+
 use super::Run;
 use crate::Failure;
-use crate::workload::{Input, account_of};
+use crate::workload::account_of;
 use bank::{Account, AccountEvent, Refusal};
 use clap::Args;
 use es_core::Aggregate as _;
@@ -15,6 +17,7 @@ use es_core::envelope::{HeaderStyle, Outcome, Provenance, Writing, writer};
 use es_core::record::{Place, RecordBatch, RecordRef, Role};
 use es_core::task::entry::{Entry, command_digest};
 use es_core::task::layout::{LastEvent, POSITION, Position, entry_key, write};
+use plan::{Planned, read_plan, write_plan};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
@@ -22,8 +25,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,6 +65,9 @@ pub struct BareArguments {
     /// How long a batch that is not full waits for more, in milliseconds.
     #[arg(long, default_value_t = 0)]
     wait: u64,
+    /// The seconds from one writing of the changelog to the next; 0: with each transaction.
+    #[arg(long, default_value_t = 0)]
+    checkpoint: u64,
 }
 
 /// This program's own subcommand.
@@ -79,53 +84,6 @@ pub(super) fn command(run: &Run<'_>) -> Result<Command, Failure> {
         command.arg(format!("--{key}")).arg(value);
     }
     Ok(command)
-}
-
-/// What must come of a command: the account afterwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Planned {
-    balance: u64,
-    sequence: u32,
-    accepted: bool,
-}
-
-/// The bytes of a [`Planned`] in the file, little endian.
-const PLANNED_BYTES: usize = 13;
-
-/// Writes the plan: for each partition the number of its commands, and what must come of each, in the order of their offsets.
-fn write_plan(input: &Input, path: &Path) -> Result<(), Failure> {
-    let mut partitions = vec![Vec::new(); input.workload.partitions as usize];
-    let mut balances = vec![crate::workload::Balance::default(); input.workload.accounts as usize];
-    for command in &input.commands {
-        let balance = &mut balances[command.account as usize];
-        let accepted = balance.apply(command.amount, command.deposit);
-        let plan = &mut partitions[input.partition(command) as usize];
-        plan.extend_from_slice(&balance.amount.to_le_bytes());
-        plan.extend_from_slice(&balance.sequence.to_le_bytes());
-        plan.push(u8::from(accepted));
-    }
-    let mut out = BufWriter::new(fs::File::create(path)?);
-    for plan in partitions {
-        out.write_all(&(plan.len() / PLANNED_BYTES).to_le_bytes())?;
-        out.write_all(&plan)?;
-    }
-    Ok(out.flush()?)
-}
-
-fn read_plan(bytes: &[u8]) -> Option<Vec<Vec<Planned>>> {
-    let (mut rest, mut partitions) = (bytes, Vec::new());
-    while !rest.is_empty() {
-        let (count, behind) = rest.split_first_chunk::<8>()?;
-        let (plan, behind) = behind.split_at_checked(usize::from_le_bytes(*count) * PLANNED_BYTES)?;
-        let planned = |bytes: &[u8]| {
-            let (balance, rest) = bytes.split_first_chunk::<8>()?;
-            let (sequence, accepted) = rest.split_first_chunk::<4>()?;
-            Some(Planned { balance: u64::from_le_bytes(*balance), sequence: u32::from_le_bytes(*sequence), accepted: accepted == [1] })
-        };
-        partitions.push(plan.chunks_exact(PLANNED_BYTES).map(planned).collect::<Option<Vec<_>>>()?);
-        rest = behind;
-    }
-    Some(partitions)
 }
 
 /// Runs until it is killed.
@@ -153,7 +111,8 @@ pub fn run_bare(arguments: &BareArguments) -> Result<(), Failure> {
         positions: BTreeMap::new(),
         changed: Vec::new(),
         newest: Vec::new(),
-        batch: 0,
+        pass: 1,
+        logged: Instant::now(),
     };
     loop {
         bare.transaction(&consumer)?;
@@ -237,10 +196,13 @@ struct Bare<'a> {
     causation: String,
     /// Of each partition in the batch: how far it has come.
     positions: BTreeMap<i32, Position>,
-    /// The accounts that the batch has changed, each once, with partition and offset of the last change.
+    /// The accounts that have changed since the changelog was written, each once, with partition and offset of the last change.
     changed: Vec<u32>,
     newest: Vec<(u64, i32, i64)>,
-    batch: u64,
+    /// The number of the writing of the changelog that is to come, from 1.
+    pass: u64,
+    /// When the changelog was written last.
+    logged: Instant,
 }
 
 impl Bare<'_> {
@@ -248,7 +210,6 @@ impl Bare<'_> {
         let Some(first) = consumer.poll(Duration::from_millis(100)) else { return Ok(()) };
         let (begun, wait) = (Instant::now(), Duration::from_millis(self.out.arguments.wait));
         self.out.producer.begin_transaction()?;
-        self.batch += 1;
         let (mut inputs, mut next) = (0, Some(first));
         while let Some(message) = next {
             self.process(&message?)?;
@@ -262,7 +223,10 @@ impl Bare<'_> {
                 next = consumer.poll(Duration::from_millis(1));
             }
         }
-        self.log_changes();
+        if self.logged.elapsed() >= Duration::from_secs(self.out.arguments.checkpoint) {
+            self.log_changes();
+            self.logged = Instant::now();
+        }
         while self.out.producer.in_flight_count() > 0 {
             self.out.producer.poll(Duration::ZERO);
             thread::sleep(PAUSE);
@@ -328,15 +292,16 @@ impl Bare<'_> {
             self.newest.resize(account as usize + 1, (0, 0, 0));
         }
         let newest = &mut self.newest[account as usize];
-        if newest.0 != self.batch {
+        if newest.0 != self.pass {
             self.changed.push(account);
         }
-        *newest = (self.batch, partition, offset);
+        *newest = (self.pass, partition, offset);
         Ok(())
     }
 
-    /// Writes the newest state of each account that the batch has changed, and the marker of each partition.
+    /// Writes the newest state of each account that has changed, and the marker of each partition of the batch.
     fn log_changes(&mut self) {
+        self.pass += 1;
         for account in self.changed.drain(..) {
             let (_, partition, offset) = self.newest[account as usize];
             let planned = self.plan[partition as usize][offset as usize];
@@ -347,9 +312,10 @@ impl Bare<'_> {
                 sequence: planned.sequence.into(),
                 events_through: through(planned.accepted),
                 outcomes_through: through(!planned.accepted),
-                memory: Vec::new(),
                 present: planned.sequence > 0,
                 state,
+                // No command has an id that would be remembered.
+                ..Entry::default()
             };
             let id = crate::workload::key(account);
             let id = std::str::from_utf8(&id).expect("ASCII");
@@ -382,23 +348,6 @@ fn command_of(value: &[u8]) -> Option<(bool, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::{Skew, Workload};
-
-    #[test]
-    fn the_plan_comes_back_with_every_command_in_its_partition() {
-        let input = Input::generate(Workload { accounts: 50, opening: false, commands: 2000, skew: Skew::Zipf, seed: 1, partitions: 4 });
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("plan");
-        write_plan(&input, &path).unwrap();
-        let bytes = fs::read(&path).unwrap();
-        let plan = read_plan(&bytes).unwrap();
-        for partition in 0..4 {
-            let accepted: Vec<bool> = plan[partition as usize].iter().map(|p| p.accepted).collect();
-            let expected: Vec<bool> = input.commands.iter().filter(|c| input.partition(c) == partition).map(|c| c.accepted).collect();
-            assert_eq!(accepted, expected);
-        }
-        assert_eq!(read_plan(&bytes[..bytes.len() - 1]), None);
-    }
 
     #[test]
     fn a_command_is_read_without_a_parser() {

@@ -10,8 +10,8 @@ use crate::workload::Workload;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// CPU time counts until this long after the last commit, so that writes to disk that were put off count too.
-const AFTERWARDS: Duration = Duration::from_secs(2);
+/// CPU time counts until this long after the last commit, so that what was put off counts too: writes to disk, and a checkpoint (each 5 s by default).
+const AFTERWARDS: Duration = Duration::from_secs(7);
 /// How long a process may take to end when it is asked to.
 pub(super) const ENDING: Duration = Duration::from_secs(60);
 
