@@ -105,7 +105,11 @@ impl Scenario {
                         Kind::Streams,
                         &[("group.instance.id", ""), ("session.timeout.ms", "")],
                     )],
-                    _ => vec![full(), compact(), streams()],
+                    _ => vec![
+                        full(),
+                        Contestant::new("ours, changelog with each commit", Kind::Es, &[("changelog", "each-commit")]),
+                        streams(),
+                    ],
                 };
                 vec![case(
                     format!("{} accounts", count(accounts as usize)),
