@@ -198,16 +198,18 @@ pub fn changelog<A: Aggregate>(evidence: &Evidence) -> Result<(), Violation> {
 /// As [`changelog`].
 pub fn changelog_of<A: Aggregate>(folding: &Folding<A>, records: &[OwnedRecord]) -> Result<(), Violation> {
     let bad = |what| Violation::new("changelog", what);
-    let newest = newest(records);
+    let mut so_far = BTreeMap::new();
     for record in records {
+        so_far.insert((record.partition, record.key.as_deref().unwrap_or_default()), record);
         let Some(id) = layout::entry_id(record.key.as_deref().unwrap_or_default()) else { continue };
         let value = record.value.as_deref().unwrap_or_default();
-        let segment = |key: &[u8]| Ok::<_, String>(newest.get(&(record.partition, key)).and_then(|r| r.value.as_deref()));
+        let segment = |key: &[u8]| Ok::<_, String>(so_far.get(&(record.partition, key)).and_then(|r| r.value.as_deref()));
         let entry = Entry::<A>::read(id, value, segment).map_err(|e| bad(format!("{}: {e}", fold::place(record))))?;
         if !folding.had(record.partition, id, &entry) {
             return Err(bad(format!("{}: {}", fold::place(record), folding.explain(record.partition, id, &entry))));
         }
     }
+    let newest = so_far;
     for ((partition, key), marker) in &newest {
         if *key != layout::POSITION {
             continue;

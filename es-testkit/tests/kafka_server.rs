@@ -10,6 +10,7 @@ fn main() -> ExitCode {
         ("what_the_java_producer_wrote_the_java_consumer_reads", what_the_java_producer_wrote_the_java_consumer_reads),
         ("a_topic_that_nobody_created_is_refused", a_topic_that_nobody_created_is_refused),
         ("a_killed_broker_comes_back_with_its_data", a_killed_broker_comes_back_with_its_data),
+        ("a_second_broker_keeps_a_replica", a_second_broker_keeps_a_replica),
         ("a_secure_broker_takes_who_has_the_password", a_secure_broker_takes_who_has_the_password),
         ("without_java_tests_are_not_run_or_fail", without_java_tests_are_not_run_or_fail),
         ("with_kafka_passes_the_address_and_the_exit_code_on", with_kafka_passes_the_address_and_the_exit_code_on),
@@ -55,6 +56,18 @@ fn a_killed_broker_comes_back_with_its_data(_: &Server) {
     assert_eq!(kafka.bootstrap_servers(), before);
     let values: Vec<String> = kafka.read_committed("kept").iter().map(|record| record.value_text()).collect();
     assert_eq!(values, (0..1000).map(|i| i.to_string()).collect::<Vec<_>>());
+}
+
+fn a_second_broker_keeps_a_replica(_: &Server) {
+    let options = ServerOptions { jvm: vec!["-XX:+UseSerialGC".into()], ..ServerOptions::default() };
+    let first = Server::start(options.clone()).unwrap();
+    let second = first.start_beside(2, &options).unwrap();
+    let create = ["--create", "--topic", "kept-twice", "--partitions", "1", "--replication-factor", "2"];
+    first.command("org.apache.kafka.tools.TopicCommand", &create);
+    second.produce("kept-twice", [NewRecord::new("acct-1", "one")]);
+    assert_eq!(first.read_committed("kept-twice").len(), 1, "both are one cluster");
+    let described = first.command("org.apache.kafka.tools.TopicCommand", &["--describe", "--topic", "kept-twice"]);
+    assert!(described.contains("Isr: 1,2") || described.contains("Isr: 2,1"), "{described}");
 }
 
 fn a_secure_broker_takes_who_has_the_password(_: &Server) {

@@ -191,8 +191,7 @@ impl<L: Logic> Task<L> {
 
     /// Whether it cannot take more records for now, because the store lags behind.
     pub fn is_congested(&self, env: &Env) -> bool {
-        let most = if self.state == TaskState::Restoring { 2 } else { 4 };
-        self.writes > most || self.cache.dirty_len() > 4 * env.settings.flush_entries || self.cache.is_overfull()
+        self.writes > 4 || self.cache.dirty_len() > 4 * env.settings.flush_entries || self.cache.is_overfull()
     }
 
     /// Its cache may take so many bytes from now on.

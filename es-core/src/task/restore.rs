@@ -81,7 +81,7 @@ impl Goal {
 
 /// A restore's load into the store holds so many bytes: it is sorted as a whole, and the cache is empty meanwhile.
 fn load_bytes(env: &Env) -> usize {
-    (env.settings.cache_bytes / 8).clamp(1 << 10, 16 << 20)
+    (env.settings.cache_bytes / 16).clamp(4 << 10, 16 << 20)
 }
 
 impl Restore {

@@ -51,13 +51,13 @@ impl Distribution {
         &self.home
     }
 
-    /// A call of a Java class of the jars, still without arguments, with at most `heap_megabytes` MiB of heap. It logs to its standard error.
-    pub(super) fn java(&self, class: &str, heap_megabytes: u32, log_level: &str) -> Command {
+    /// A call of a Java class of the jars, still without arguments, with at most `heap_megabytes` MiB of heap and these options of the
+    /// JVM. It logs to its standard error.
+    pub(super) fn java(&self, class: &str, heap_megabytes: u32, options: &[String], log_level: &str) -> Command {
         let mut command = Command::new(&self.java);
         command
             .arg(format!("-Xmx{heap_megabytes}m"))
-            // Both shorten the start, which is most of a tool's running time.
-            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .args(options)
             .arg("-cp")
             .arg(self.jars().join("*"))
             .arg(format!("-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}"))
@@ -66,9 +66,14 @@ impl Distribution {
         command
     }
 
-    /// The path of one of the programs beside `java`, such as `keytool`.
-    pub(super) fn jdk_program(&self, name: &str) -> PathBuf {
+    /// The path of one of the JDK's programs: `java`, or what is beside it, such as `javac`.
+    pub fn jdk_program(&self, name: &str) -> PathBuf {
         self.java.with_file_name(name)
+    }
+
+    /// The options of the JVM that shorten its start, at the expense of its speed: the start is most of a tool's running time.
+    pub fn quick_start() -> Vec<String> {
+        ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(str::to_owned).to_vec()
     }
 
     fn jars(&self) -> PathBuf {

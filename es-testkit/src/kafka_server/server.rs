@@ -20,6 +20,8 @@ pub struct ServerOptions {
     pub proxied: bool,
     /// The broker's largest heap, in MiB.
     pub heap_megabytes: u32,
+    /// The options of the broker's JVM beside its heap. By default those of [`Distribution::quick_start`]; none for a broker that is measured.
+    pub jvm: Vec<String>,
     /// Broker settings, which win over the ones for tests.
     pub settings: Vec<(String, String)>,
 }
@@ -27,11 +29,11 @@ pub struct ServerOptions {
 impl Default for ServerOptions {
     /// A plain broker with 512 MiB of heap.
     fn default() -> Self {
-        ServerOptions { security: false, proxied: false, heap_megabytes: 512, settings: Vec::new() }
+        ServerOptions { security: false, proxied: false, heap_megabytes: 512, jvm: Distribution::quick_start(), settings: Vec::new() }
     }
 }
 
-/// A one-node Kafka on the loopback interface, with settings that suit tests: groups and transactions without start-up delays, session
+/// One node of Kafka, as a rule all of it, on the loopback interface, with settings that suit tests: groups and transactions without start-up delays, session
 /// time-outs from 1 s, streams groups, transactions v2, records up to 10 MiB, and no topic that nobody created.
 ///
 /// Dropping it kills the broker and deletes its data. Should the process end without that, a guard does the same.
@@ -47,7 +49,9 @@ pub struct Server {
 struct OwnBroker {
     folder: PathBuf,
     heap_megabytes: u32,
+    jvm: Vec<String>,
     address: SocketAddr,
+    cluster: Cluster,
     security: Option<Security>,
     proxied: Option<Proxied>,
     process: Option<GuardedProcess>,
@@ -63,16 +67,43 @@ pub struct Proxied {
     pub listen: u16,
 }
 
+/// What a broker has to know of its cluster.
+#[derive(Debug, Clone)]
+struct Cluster {
+    id: String,
+    /// `host:port` of the controller, which is in the first broker.
+    controller: String,
+    /// The broker's number; the first is 1.
+    node: u32,
+}
+
 impl Server {
-    /// Starts a broker of one's own and waits until it answers, some two seconds.
+    /// Starts a broker of one's own, in a cluster of its own, and waits until it answers, some two seconds.
     ///
     /// # Errors
     /// [`KafkaError::Missing`] when Kafka cannot run here, [`KafkaError::Failed`] with the end of the broker's log when it did not start.
     pub fn start(options: ServerOptions) -> Result<Self, KafkaError> {
+        Self::start_in(None, &options)
+    }
+
+    /// Starts one more broker in the cluster of this one, as its node `node`: from 2 on, each once. Topics that exist stay where they are.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    ///
+    /// # Panics
+    /// When this process did not start the first broker.
+    pub fn start_beside(&self, node: u32, options: &ServerOptions) -> Result<Self, KafkaError> {
+        let first =
+            self.own.as_ref().expect("a broker that somebody else started tells nothing of its cluster: start one with Server::start");
+        Self::start_in(Some(Cluster { node, ..first.cluster.clone() }), options)
+    }
+
+    fn start_in(cluster: Option<Cluster>, options: &ServerOptions) -> Result<Self, KafkaError> {
         let distribution = Distribution::obtain()?;
         let mut attempts = 3;
         loop {
-            match OwnBroker::create(&distribution, &options) {
+            match OwnBroker::create(&distribution, cluster.clone(), options) {
                 // Another process took one of the ports in the meantime: choose again.
                 Err(KafkaError::Failed(why)) if why.contains("BindException") && attempts > 1 => attempts -= 1,
                 Err(error) => return Err(error),
@@ -175,12 +206,16 @@ impl Server {
 }
 
 impl OwnBroker {
-    fn create(distribution: &Distribution, options: &ServerOptions) -> Result<Self, KafkaError> {
+    /// Without a cluster to join, the broker is the first of a new one.
+    fn create(distribution: &Distribution, cluster: Option<Cluster>, options: &ServerOptions) -> Result<Self, KafkaError> {
         let folder = new_folder().map_err(|e| KafkaError::failed("could not make a folder for the broker", e))?;
         let ports: [u16; 7] = free_ports()?;
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let first = || Cluster { id: cluster_id(), controller: format!("127.0.0.1:{}", ports[1]), node: 1 };
         let mut broker = OwnBroker {
             heap_megabytes: options.heap_megabytes,
+            jvm: options.jvm.clone(),
+            cluster: cluster.unwrap_or_else(first),
             address: local(ports[0]),
             security: None,
             proxied: options.proxied.then(|| Proxied { upstream: local(ports[5]), listen: ports[6] }),
@@ -194,7 +229,7 @@ impl OwnBroker {
             broker.security = Some(security);
             security_settings = settings;
         }
-        let mut settings = broker.settings(ports[1]) + &security_settings;
+        let mut settings = broker.settings() + &security_settings;
         for (name, value) in &options.settings {
             settings += &format!("{name}={value}\n");
         }
@@ -205,8 +240,12 @@ impl OwnBroker {
         Ok(broker)
     }
 
-    fn settings(&self, controller_port: u16) -> String {
-        let controller = format!("127.0.0.1:{controller_port}");
+    fn settings(&self) -> String {
+        let Cluster { controller, node, .. } = &self.cluster;
+        let (roles, controller_listener) = match node {
+            1 => ("broker,controller", format!(",CONTROLLER://{controller}")),
+            _ => ("broker", String::new()),
+        };
         let mut listeners = format!("PLAINTEXT://{}", self.address);
         if let Some(security) = &self.security {
             listeners += ",";
@@ -218,9 +257,9 @@ impl OwnBroker {
             advertised += &format!(",PROXIED://{}:{listen}", upstream.ip());
         }
         format!(
-            "process.roles=broker,controller
-node.id=1
-listeners={listeners},CONTROLLER://{controller}
+            "process.roles={roles}
+node.id={node}
+listeners={listeners}{controller_listener}
 advertised.listeners={advertised}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
@@ -241,8 +280,11 @@ log.dirs={}
     }
 
     fn format(&self, distribution: &Distribution) -> Result<(), KafkaError> {
-        let mut command = distribution.java("kafka.tools.StorageTool", 256, "warn");
-        command.args(["format", "--standalone", "--cluster-id", &cluster_id(), "--config"]).arg(self.settings_file());
+        let mut command = distribution.java("kafka.tools.StorageTool", 256, &Distribution::quick_start(), "warn");
+        command.args(["format", "--cluster-id", &self.cluster.id, "--config"]).arg(self.settings_file());
+        if self.cluster.node == 1 {
+            command.arg("--standalone");
+        }
         if self.security.is_some() {
             command.args(Security::format_arguments());
         }
@@ -256,7 +298,7 @@ log.dirs={}
     /// Starts the process and waits until it answers.
     fn run(&mut self, distribution: &Distribution) -> Result<(), KafkaError> {
         const LIMIT: Duration = Duration::from_secs(90);
-        let mut command = distribution.java("kafka.Kafka", self.heap_megabytes, "info");
+        let mut command = distribution.java("kafka.Kafka", self.heap_megabytes, &self.jvm, "info");
         command.arg(self.settings_file());
         let spawned = GuardedProcess::spawn(&mut command, &self.log_file(), &self.folder);
         let mut process = spawned.map_err(|e| KafkaError::failed("could not start the broker", e))?;

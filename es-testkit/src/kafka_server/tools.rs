@@ -1,6 +1,6 @@
 //! Kafka's own Java tools and clients, run from the broker's jars.
 
-use super::{KafkaError, Server};
+use super::{Distribution, KafkaError, Server};
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
@@ -186,7 +186,7 @@ impl Server {
 
     fn run_java(&self, class: &str, arguments: &[&str], input: &[u8]) -> Result<String, KafkaError> {
         let failed = |cause: &dyn std::fmt::Display| KafkaError::failed(format_args!("{class} failed"), cause);
-        let mut command = self.distribution().java(class, TOOL_HEAP, "warn");
+        let mut command = self.distribution().java(class, TOOL_HEAP, &Distribution::quick_start(), "warn");
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| failed(&e))?;
         let mut stdin = child.stdin.take().expect("piped");
