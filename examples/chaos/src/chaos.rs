@@ -348,6 +348,10 @@ impl Chaos {
                         ));
                     }
                 },
+                // It had only just been started.
+                (None, Some(_)) if ended.signal == Some(signal_hook::consts::SIGTERM) => {
+                    self.report.ended("SIGTERM, before it listened to it".into());
+                }
                 (None, _) => {
                     let what = format!("{name} ended by signal {:?}, which nobody sent: {words}", ended.signal);
                     self.report.verdict(Verdict::violated("exits", what));
