@@ -255,7 +255,7 @@ impl Chaos {
             if since.elapsed() > FORGOTTEN
                 && let Ok(unrest) = &unrest
             {
-                let ended = self.world.broker.end_forgotten(unrest)?;
+                let ended = self.world.broker.end_forgotten(unrest);
                 if ended > 0 {
                     self.report.forgotten(ended);
                     // Only now the application can go on.
