@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 /// The pause between two looks at everything.
 const LOOK: Duration = Duration::from_millis(10);
-/// After this time no transaction can be open any more, as the broker itself ends each after eight seconds.
-const FORGOTTEN: Duration = Duration::from_secs(20);
+/// After this time no transaction can be open any more: the broker ends each after eight seconds, and looks every eight seconds.
+const FORGOTTEN: Duration = Duration::from_secs(25);
 /// How long a process may take to end after SIGTERM: the application's own limits, and something for a busy machine.
 const END: Duration = Duration::from_secs(25);
 

@@ -51,7 +51,13 @@ impl World {
         for name in ["state", "logs"] {
             fs::create_dir_all(folder.join(name)).map_err(|e| format!("{}: {e}", folder.display()))?;
         }
-        let settings = [("log.retention.ms", "-1"), ("log.segment.bytes", "268435456"), ("log.cleaner.min.cleanable.ratio", "0.3")];
+        let settings = [
+            ("log.retention.ms", "-1"),
+            ("log.segment.bytes", "268435456"),
+            ("log.cleaner.min.cleanable.ratio", "0.3"),
+            // Not within the first seconds of the broker's life, in which it would forget them: see `Broker::end_forgotten`.
+            ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "8000"),
+        ];
         let server = Server::start(ServerOptions {
             proxied: true,
             heap_megabytes: 768,
@@ -169,7 +175,9 @@ impl Broker {
         let log = server.log();
         let skipped: Vec<&str> = log.lines().filter(|line| line.contains("Couldn't find leader endpoint for partitions")).collect();
         let mut ended = 0;
-        for one in unrest {
+        // What the application reads comes last: as soon as it can, it goes on, and the marker of its next transaction, which has the same producer id, would
+        // commit what was aborted here.
+        for one in unrest.iter().rev() {
             let Unrest::Open { topic, partition, stable, .. } = one else { continue };
             let named = format!("{topic}-{partition}");
             let names = |line: &&str| line.split(['(', ')', ',', ' ']).any(|word| word == named);
