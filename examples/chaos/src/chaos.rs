@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 /// The pause between two looks at everything.
 const LOOK: Duration = Duration::from_millis(10);
-/// After this time no transaction can be open any more, as the broker itself ends each after eight seconds.
-const FORGOTTEN: Duration = Duration::from_secs(20);
+/// After this time no transaction can be open any more: the broker ends each after eight seconds, and looks every eight seconds.
+const FORGOTTEN: Duration = Duration::from_secs(25);
 /// How long a process may take to end after SIGTERM: the application's own limits, and something for a busy machine.
 const END: Duration = Duration::from_secs(25);
 
@@ -255,7 +255,7 @@ impl Chaos {
             if since.elapsed() > FORGOTTEN
                 && let Ok(unrest) = &unrest
             {
-                let ended = self.world.broker.end_forgotten(unrest)?;
+                let ended = self.world.broker.end_forgotten(unrest);
                 if ended > 0 {
                     self.report.forgotten(ended);
                     // Only now the application can go on.
@@ -348,6 +348,10 @@ impl Chaos {
                         ));
                     }
                 },
+                // It had only just been started.
+                (None, Some(_)) if ended.signal == Some(signal_hook::consts::SIGTERM) => {
+                    self.report.ended("SIGTERM, before it listened to it".into());
+                }
                 (None, _) => {
                     let what = format!("{name} ended by signal {:?}, which nobody sent: {words}", ended.signal);
                     self.report.verdict(Verdict::violated("exits", what));

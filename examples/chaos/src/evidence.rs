@@ -22,6 +22,7 @@ faults.txt       every fault, in its order: seconds since the start, kind, proce
 records.txt      all records of the aggregates that the violations name, in all topics: topic, partition, offset, timestamp, key, headers, value
 logs/            what the processes wrote, over all their lives; fault and line meet by the time
 broker.log       the broker's log
+transactions.txt what the broker knows of transactions: its coordinator's list, and the producers of the topic of offsets
 state/           the stores of the processes as they were at the end; `bank state get ID`, with `--state-dir state/p1` and a broker, reads one
 
 Look first at the records of one aggregate: the command at the offset that the violation names, and which records have it as their input (header
@@ -57,6 +58,9 @@ pub(crate) fn keep(folder: &Path, world: &World, report: &Report, struck: &[Stru
     if let Err(error) = records(&folder.join("records.txt"), world, &keys) {
         tell("records.txt", &error);
     }
+    if let Err(error) = fs::write(folder.join("transactions.txt"), transactions(world)) {
+        tell("transactions.txt", &error);
+    }
     for name in ["logs", "state"] {
         copy(&world.folder.join(name), &folder.join(name));
     }
@@ -64,6 +68,21 @@ pub(crate) fn keep(folder: &Path, world: &World, report: &Report, struck: &[Stru
         tell("broker.log", &error);
     }
     folder.to_path_buf()
+}
+
+fn transactions(world: &World) -> String {
+    let server = world.broker.server();
+    let tool = |arguments: &[&str]| {
+        let arguments = [&["--bootstrap-server", server.bootstrap_servers()], arguments].concat();
+        let said = server.run_tool("org.apache.kafka.tools.TransactionsCommand", &arguments, b"");
+        format!("{arguments:?}\n{}\n", said.unwrap_or_else(|error| error.to_string()))
+    };
+    let mut text = tool(&["list"]);
+    // The broker of tests has four partitions of this topic.
+    for partition in ["0", "1", "2", "3"] {
+        text += &tool(&["describe-producers", "--topic", "__consumer_offsets", "--partition", partition]);
+    }
+    text
 }
 
 fn records(path: &Path, world: &World, keys: &BTreeSet<String>) -> Result<(), String> {

@@ -46,6 +46,8 @@ pub(crate) fn consumer(world: &World, isolation: &str) -> Result<BaseConsumer<Qu
 pub(crate) enum Unrest {
     /// A transaction is open there.
     Open { topic: String, partition: i32, stable: i64, high: i64 },
+    /// The group's offsets cannot be told, as a transaction that has written some is open, or the broker does not answer.
+    Offsets { why: String },
     /// Commands wait there.
     Lag { topic: String, partition: i32, committed: i64, high: i64 },
 }
@@ -56,6 +58,7 @@ impl std::fmt::Display for Unrest {
             Unrest::Open { topic, partition, stable, high } => {
                 write!(f, "{topic}[{partition}]: a transaction is open at {stable}, and the end is {high}")
             }
+            Unrest::Offsets { why } => write!(f, "the group's offsets are not stable: {why}"),
             Unrest::Lag { topic, partition, committed, high } => {
                 write!(f, "{topic}[{partition}]: committed {committed}, and the end is {high}")
             }
@@ -80,11 +83,7 @@ impl Ends {
 
     /// The offsets that the group has committed, by partition; 0 where there is none. A pending one is not waited for.
     pub(crate) fn committed(&self) -> Result<Vec<i64>, String> {
-        let commands = &self.topics.iter().find(|(role, _)| *role == Role::Commands).ok_or("no commands")?.1;
-        let mut list = TopicPartitionList::new();
-        for partition in 0..self.partitions {
-            list.add_partition(commands, partition);
-        }
+        let (commands, list) = self.commands()?;
         let found = self.uncommitted.committed_offsets(list, Duration::from_secs(2)).map_err(|e| e.to_string())?;
         let offset = |p| found.find_partition(commands, p).map(|e| e.offset());
         (0..self.partitions)
@@ -96,10 +95,23 @@ impl Ends {
             .collect()
     }
 
+    fn commands(&self) -> Result<(&str, TopicPartitionList), String> {
+        let commands = &self.topics.iter().find(|(role, _)| *role == Role::Commands).ok_or("no commands")?.1;
+        let mut list = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            list.add_partition(commands, partition);
+        }
+        Ok((commands, list))
+    }
+
     /// What is not at rest: commands that are not committed, transactions that are open. Empty: all is.
     pub(crate) fn unrest(&self) -> Result<Vec<Unrest>, String> {
         let committed = self.committed()?;
         let mut unrest = Vec::new();
+        // Under read_committed the answer waits for what is pending.
+        if let Err(error) = self.committed.committed_offsets(self.commands()?.1, Duration::from_secs(3)) {
+            unrest.push(Unrest::Offsets { why: error.to_string() });
+        }
         for (role, topic) in &self.topics {
             for partition in 0..self.partitions {
                 let end =

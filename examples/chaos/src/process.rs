@@ -255,7 +255,7 @@ pub(crate) fn command(world: &World, folder: &Path, variant: Variant, arguments:
         .env("ES_COMMAND_MEMORY", format!("{}s", world.command_memory.as_secs()))
         .env("ES_MAX_COMMAND_BYTES", crate::load::MAX_COMMAND.to_string())
         .env("ES_SHUTDOWN_TIMEOUT", "10s")
-        .env("ES_LOG", "info,es_core::task::step=error,fjall=warn,lsm_tree=warn");
+        .env("ES_LOG", "info,es_core=debug,es_core::task::step=error,es_kafka::broker=debug,fjall=warn,lsm_tree=warn");
     command
 }
 
