@@ -17,7 +17,7 @@ use crate::broker::{Extent, Fetched, TopicId};
 use crate::envelope::{Envelope, Headers, header, key};
 use crate::record::{Place, RecordBatch, RecordRef, Role};
 use crate::settings::{Changelog, Guarantee, Stats};
-use crate::state_store::{StateStore, StoreError, WriteBatch};
+use crate::state_store::{MAX_KEY_BYTES, StateStore, StoreError, WriteBatch};
 use crate::topology::Kind;
 
 /// What must be known before a task can open: the stable committed offset of its input, and then the extents of its topics.
@@ -195,8 +195,10 @@ impl<L: Logic> Task<L> {
                     let marker = layout::read(value).map_err(|e| unusable(env, &record, format!("the marker: {e}")))?;
                     restore.restoring.marker = Some(marker);
                 }
-                (Some(key), Some(value)) if layout::entry_id(key).is_some() => restore.batch.put(key, value),
-                (Some(key), None) => restore.batch.delete(key),
+                (Some(key), value) if layout::entry_id(key).is_some() && key.len() <= MAX_KEY_BYTES => match value {
+                    Some(value) => restore.batch.put(key, value),
+                    None => restore.batch.delete(key),
+                },
                 _ => return Err(unusable(env, &record, "its key is no entry's and no marker's".into())),
             }
         }
