@@ -107,6 +107,10 @@ impl Codec for Json {
     }
 
     fn split_tag(bytes: &[u8]) -> Result<(Tag<'_>, &[u8]), CodecError> {
+        // serde would read the fields of a struct from an array too.
+        if bytes.trim_ascii_start().starts_with(b"[") {
+            return Err(CodecError("it is a JSON array, and only an object can carry its own type".to_owned()));
+        }
         let tag: JsonTag<'_> = serde_json::from_slice(bytes).map_err(|e| CodecError(e.to_string()))?;
         Ok((Tag { name: tag.name, version: tag.version }, bytes))
     }
@@ -199,6 +203,11 @@ mod tests {
         Json::encode_tagged(&Tag { name: "Closed".into(), version: 2 }, &Closed {}, &mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), r#"{"type":"Closed","version":2}"#);
         assert!(Json::encode_tagged(&Tag { name: "Odd".into(), version: 1 }, &7, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn an_array_carries_no_tag() {
+        assert!(Json::split_tag(br#" ["Closed"]"#).unwrap_err().0.contains("array"));
     }
 
     #[test]

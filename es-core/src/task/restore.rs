@@ -17,7 +17,7 @@ use crate::broker::{Extent, Fetched, TopicId};
 use crate::envelope::{Envelope, Headers, header, key};
 use crate::record::{Place, RecordBatch, RecordRef, Role};
 use crate::settings::{Changelog, Guarantee, Stats};
-use crate::state_store::{StateStore, StoreError, WriteBatch};
+use crate::state_store::{MAX_KEY_BYTES, StateStore, StoreError, WriteBatch};
 use crate::topology::Kind;
 
 /// What must be known before a task can open: the stable committed offset of its input, and then the extents of its topics.
@@ -210,10 +210,10 @@ impl<L: Logic> Task<L> {
                     let marker = layout::read(value).map_err(|e| unusable(env, &record, format!("the marker: {e}")))?;
                     restore.restoring.marker = Some(marker);
                 }
-                (Some(key), Some(value)) if layout::entry_id(key).is_some() || layout::segment_of(key).is_some() => {
-                    restore.batch.put(key, value)
-                }
-                (Some(key), None) => restore.batch.delete(key),
+                (Some(key), value) if is_entrys(key) => match value {
+                    Some(value) => restore.batch.put(key, value),
+                    None => restore.batch.delete(key),
+                },
                 _ => return Err(unusable(env, &record, "its key is no entry's and no marker's".into())),
             }
         }
@@ -562,4 +562,9 @@ fn out_of_range(env: &Env, extent: Extent, offset: i64) -> TaskError {
         start: extent.start,
         end: extent.end,
     }
+}
+
+/// Whether a key of the changelog is an entry's or a segment's.
+fn is_entrys(key: &[u8]) -> bool {
+    key.len() <= MAX_KEY_BYTES && (layout::entry_id(key).is_some() || layout::segment_of(key).is_some())
 }
