@@ -71,7 +71,18 @@ pub(super) fn extents(
         for place in &distinct {
             list.add_partition_offset(config.topic(place.role)?, place.partition, which).expect("an offset by name");
         }
-        patiently("reading the extents of partitions", closing, || native::offsets(consumer.client(), &list, TRY))
+        patiently("reading the extents of partitions", closing, || {
+            let answer = native::offsets(consumer.client(), &list, TRY);
+            if answer.as_ref().is_err_and(|error| is_of_former_leader(error.code)) {
+                // librdkafka would ask the leaders that it knows in the same way until it refreshes its metadata, which it does every five minutes.
+                for topic in distinct.iter().map(|place| config.topic(place.role)).collect::<Result<BTreeSet<_>, _>>().unwrap_or_default() {
+                    if let Err(error) = consumer.fetch_metadata(Some(topic), TRY) {
+                        tracing::debug!(topic, %error, "the metadata cannot be refreshed yet");
+                    }
+                }
+            }
+            answer
+        })
     };
     let (starts, ends) = (ask(Offset::Beginning)?, ask(Offset::End)?);
     let extent = |place: &Place| {
@@ -82,6 +93,11 @@ pub(super) fn extents(
         }
     };
     places.iter().map(extent).collect()
+}
+
+/// Whether the client asked a leader, or under a leader's epoch, that is no more.
+fn is_of_former_leader(code: Code) -> bool {
+    matches!(code, Code::FencedLeaderEpoch | Code::UnknownLeaderEpoch | Code::NotLeaderForPartition)
 }
 
 /// The cluster and the component's topics.
