@@ -262,6 +262,44 @@ fn a_store_of_another_cluster_or_ahead_of_its_log_is_rebuilt() {
     }
 }
 
+/// A cluster with this id where another history was written: its log is as long as that of one deposit, or longer.
+fn with_another_history(id: &str, deposits: &[u64]) -> Cluster {
+    let cluster = Cluster::new(id);
+    let mut other = TestApp::<Account>::on(cluster.clone(), Topology::aggregate::<Account>("test"), Settings::default(), Commands::default);
+    deposits.iter().for_each(|amount| other.send("a", &deposit(*amount)));
+    other.stop();
+    cluster
+}
+
+#[test]
+fn a_store_of_another_history_is_rebuilt_however_long_that_is() {
+    for id in ["other", "test"] {
+        for deposits in [&[9][..], &[9, 9, 9]] {
+            let mut app = app();
+            app.send("a", &deposit(5));
+            app.stop();
+            app.move_to(with_another_history(id, deposits));
+            app.restart();
+            assert_eq!(balance(&app, "a"), deposits.iter().sum::<u64>(), "on `{id}`");
+            app.lose_disk();
+            app.restart();
+            assert_eq!(balance(&app, "a"), deposits.iter().sum::<u64>(), "on `{id}`, from nothing");
+        }
+    }
+}
+
+#[test]
+fn command_ids_of_another_cluster_are_not_known() {
+    let rejected = |app: &mut TestApp<Account>| app.send_with("b", &AccountCommand::Withdraw { amount: 50 }, &[(header::ID, b"one")]);
+    let mut app = app();
+    rejected(&mut app);
+    app.stop();
+    app.move_to(with_another_history("other", &[]));
+    app.restart();
+    rejected(&mut app);
+    assert_eq!((app.outcomes("b").len(), app.stats().duplicates), (1, 0));
+}
+
 #[test]
 fn changes_of_the_topics_stop_a_running_application() {
     let mut app = app();
@@ -274,25 +312,26 @@ fn changes_of_the_topics_stop_a_running_application() {
 
 #[test]
 fn topics_that_are_created_again_or_all_grow_stop_a_running_application() {
-    let again = |topic: &'static str| {
-        move |cluster: &Cluster| {
-            cluster.delete_topic(topic).unwrap();
-            cluster.create_topic(topic, 4, TopicConfig::default()).unwrap();
-        }
+    let again = |cluster: &Cluster, topic| {
+        cluster.delete_topic(topic).unwrap();
+        cluster.create_topic(topic, 4, TopicConfig::default()).unwrap();
     };
     let grow = |cluster: &Cluster| {
         let of_the_component = cluster.topics().into_iter().filter(|topic| topic.partitions == 4);
         of_the_component.for_each(|topic| cluster.add_partitions(&topic.name, 8).unwrap());
     };
-    let changes: [(&dyn Fn(&Cluster), &str); 3] = [
-        (&again("account-commands"), "`account-commands` was deleted and created again"),
-        (&again("account-events"), "`account-events` was deleted and created again"),
-        (&grow, "the number of partitions went from 4 to 8"),
+    let changed = [
+        (Some("account-commands"), "`account-commands` was deleted and created again"),
+        (Some("account-events"), "`account-events` was deleted and created again"),
+        (None, "the number of partitions went from 4 to 8"),
     ];
-    for (change, told) in changes {
+    for (topic, told) in changed {
         let mut app = app();
         app.settle();
-        change(app.cluster());
+        match topic {
+            Some(topic) => again(app.cluster(), topic),
+            None => grow(app.cluster()),
+        }
         app.cluster().advance(Duration::from_secs(31));
         let error = app.settle_to_fail();
         assert!(matches!(&error, RunnerError::TopicsChanged { what, .. } if what == told), "{error}");

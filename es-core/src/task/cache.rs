@@ -585,4 +585,32 @@ mod tests {
         }
         assert!(store.reads.get() - before < 100 + 5, "`hot` was read {} times", store.reads.get() - before - 100);
     }
+
+    #[test]
+    fn what_it_takes_is_counted_anew_with_each_write() {
+        let (mut cache, store) = (Cache::<u64>::new(1 << 20), Kept::default());
+        let [a, b] = ["a", "b"].map(|id| load(&mut cache, &store, id));
+        let mut write = |changes: &[(At, u64)]| {
+            changes.iter().for_each(|(at, state)| cache.replay(*at, to(*state)));
+            assert_eq!(taken(&mut cache).len(), changes.len());
+            cache.written();
+            cache.bytes()
+        };
+        let both = write(&[(a, 1), (b, 1)]);
+        assert!(both > 2 * size_of::<Slot<u64>>(), "{both}");
+        for n in 2..20 {
+            assert_eq!([write(&[(a, n)]), write(&[(b, n)]), write(&[(b, n), (a, n)])], [both; 3], "after {n}");
+        }
+        let larger = write(&[(a, u64::MAX)]);
+        assert!((both + 1..both + 50).contains(&larger), "{larger} and {both}");
+        assert_eq!(write(&[(a, 1)]), both);
+    }
+
+    #[test]
+    fn an_entry_is_noted_once_for_each_pass() {
+        let (mut cache, store) = (Cache::<u64>::new(1 << 20), Kept::default());
+        let [a, b] = ["a", "b"].map(|id| load(&mut cache, &store, id));
+        let noted = [(a, 1), (a, 1), (b, 1), (a, 2), (b, 1)].map(|(at, pass)| cache.note(at, pass));
+        assert_eq!(noted, [true, false, true, true, false]);
+    }
 }
