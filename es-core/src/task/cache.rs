@@ -566,6 +566,7 @@ mod tests {
             assert_eq!(states(&mut cache, &store, &format!("clean-{n}")), (0, None));
         }
         assert!(cache.bytes() <= cache.capacity() + 1000, "{} of {} bytes", cache.bytes(), cache.capacity());
+        assert_eq!(cache.index.len() + cache.free.len(), cache.slots.len(), "what has left is not found any more");
         let before = store.reads.get();
         assert_eq!((states(&mut cache, &store, "writing"), states(&mut cache, &store, "dirty")), ((2, Some(2)), (3, Some(3))));
         assert!(store.reads.get() > before, "they had left");
@@ -612,5 +613,16 @@ mod tests {
         let [a, b] = ["a", "b"].map(|id| load(&mut cache, &store, id));
         let noted = [(a, 1), (a, 1), (b, 1), (a, 2), (b, 1)].map(|(at, pass)| cache.note(at, pass));
         assert_eq!(noted, [true, false, true, true, false]);
+    }
+
+    #[test]
+    fn each_of_many_keys_has_its_own_entry() {
+        let (mut cache, mut store) = (Cache::<u64>::new(1 << 20), Kept::default());
+        (1..=2000).for_each(|n| store.put(&format!("key-{n}"), &entry(n)));
+        for _ in 0..2 {
+            for n in 1..=2000 {
+                assert_eq!(states(&mut cache, &store, &format!("key-{n}")), (n, Some(n)));
+            }
+        }
     }
 }
