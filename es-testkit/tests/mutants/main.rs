@@ -8,9 +8,10 @@
 //! ```
 //!
 //! looks through up to so many seeds for each anew, and writes `recorded.txt` and the report in `MUTANTS.md`. With the name of one at its end it
-//! does so for that one alone.
+//! does so for that one alone. Violations that no port can plant are patches of the engine: see [`patches`].
 
 mod broker;
+mod patches;
 mod read;
 mod record;
 mod recorded;
@@ -226,5 +227,14 @@ fn the_record_and_the_report_are_of_these_mutants() {
         for rule in 1..=10 {
             assert!(MUTANTS.iter().any(|mutant| mutant.rule == rule), "no mutant breaks rule {rule}");
         }
+    }
+}
+
+/// What [`patches`] runs in each patched copy of the engine.
+#[test]
+fn nothing_planted() {
+    let Some(seeds) = variable("ES_MUTANTS_PATCHED") else { return };
+    if let Some((seed, violation)) = first_find(seeds, &Ports::default()) {
+        panic!("found by seed {seed}: {}: {}", violation.checker, violation.what);
     }
 }
