@@ -124,6 +124,8 @@ pub fn check_all<A: Aggregate>(evidence: &Evidence, cluster: &Cluster, topology:
 pub fn check_all_by<A: Aggregate>(rules: &Rules, evidence: &Evidence, cluster: &Cluster, topology: &Topology) -> Result<(), Violation> {
     one_outcome_per_input_by(rules, evidence)?;
     one_outcome_per_id_by(rules, evidence)?;
+    let input = topology.topic(topology.input()).and_then(|name| cluster.topic(name));
+    dead_letters(evidence, input.map_or(1, |topic| topic.partitions))?;
     if rules.guarantee == Guarantee::ExactlyOnce {
         sequences(evidence)?;
     }
@@ -164,6 +166,15 @@ pub fn one_outcome_per_id(evidence: &Evidence) -> Result<(), Violation> {
 /// As [`one_outcome_per_id`].
 pub fn one_outcome_per_id_by(rules: &Rules, evidence: &Evidence) -> Result<(), Violation> {
     inputs::one_outcome_per_id(rules, evidence).map_err(|what| Violation::new("one outcome per id", what))
+}
+
+/// Every dead letter holds its input, the value as far as [`KEPT_BYTES`](es_core::dead_letter::KEPT_BYTES) reach, and its cause; one that
+/// says that its input lay in the wrong one of the input's `partitions` is right in that.
+///
+/// # Errors
+/// The dead letter, and what is wrong with it.
+pub fn dead_letters(evidence: &Evidence, partitions: i32) -> Result<(), Violation> {
+    inputs::dead_letters(evidence, partitions).map_err(|what| Violation::new("dead letters", what))
 }
 
 /// The events of each aggregate are numbered from 1, without a gap, in their order.

@@ -262,6 +262,44 @@ fn a_store_of_another_cluster_or_ahead_of_its_log_is_rebuilt() {
     }
 }
 
+/// A cluster with this id where another history was written: its log is as long as that of one deposit, or longer.
+fn with_another_history(id: &str, deposits: &[u64]) -> Cluster {
+    let cluster = Cluster::new(id);
+    let mut other = TestApp::<Account>::on(cluster.clone(), Topology::aggregate::<Account>("test"), Settings::default(), Commands::default);
+    deposits.iter().for_each(|amount| other.send("a", &deposit(*amount)));
+    other.stop();
+    cluster
+}
+
+#[test]
+fn a_store_of_another_history_is_rebuilt_however_long_that_is() {
+    for id in ["other", "test"] {
+        for deposits in [&[9][..], &[9, 9, 9]] {
+            let mut app = app();
+            app.send("a", &deposit(5));
+            app.stop();
+            app.move_to(with_another_history(id, deposits));
+            app.restart();
+            assert_eq!(balance(&app, "a"), deposits.iter().sum::<u64>(), "on `{id}`");
+            app.lose_disk();
+            app.restart();
+            assert_eq!(balance(&app, "a"), deposits.iter().sum::<u64>(), "on `{id}`, from nothing");
+        }
+    }
+}
+
+#[test]
+fn command_ids_of_another_cluster_are_not_known() {
+    let rejected = |app: &mut TestApp<Account>| app.send_with("b", &AccountCommand::Withdraw { amount: 50 }, &[(header::ID, b"one")]);
+    let mut app = app();
+    rejected(&mut app);
+    app.stop();
+    app.move_to(with_another_history("other", &[]));
+    app.restart();
+    rejected(&mut app);
+    assert_eq!((app.outcomes("b").len(), app.stats().duplicates), (1, 0));
+}
+
 #[test]
 fn changes_of_the_topics_stop_a_running_application() {
     let mut app = app();
@@ -270,6 +308,34 @@ fn changes_of_the_topics_stop_a_running_application() {
     app.cluster().advance(Duration::from_secs(31));
     let error = app.settle_to_fail();
     assert!(matches!(error, RunnerError::Partitions { found: 4 | 8, .. } | RunnerError::TopicsChanged { .. }), "{error}");
+}
+
+#[test]
+fn topics_that_are_created_again_or_all_grow_stop_a_running_application() {
+    let again = |cluster: &Cluster, topic| {
+        cluster.delete_topic(topic).unwrap();
+        cluster.create_topic(topic, 4, TopicConfig::default()).unwrap();
+    };
+    let grow = |cluster: &Cluster| {
+        let of_the_component = cluster.topics().into_iter().filter(|topic| topic.partitions == 4);
+        of_the_component.for_each(|topic| cluster.add_partitions(&topic.name, 8).unwrap());
+    };
+    let changed = [
+        (Some("account-commands"), "`account-commands` was deleted and created again"),
+        (Some("account-events"), "`account-events` was deleted and created again"),
+        (None, "the number of partitions went from 4 to 8"),
+    ];
+    for (topic, told) in changed {
+        let mut app = app();
+        app.settle();
+        match topic {
+            Some(topic) => again(app.cluster(), topic),
+            None => grow(app.cluster()),
+        }
+        app.cluster().advance(Duration::from_secs(31));
+        let error = app.settle_to_fail();
+        assert!(matches!(&error, RunnerError::TopicsChanged { what, .. } if what == told), "{error}");
+    }
 }
 
 #[test]
@@ -282,6 +348,9 @@ fn a_committed_offset_that_is_missing_or_out_of_range_stops_with_the_mend() {
     app.cluster().set_committed_offset("test-account", "account-commands", partition, 99);
     let error = app.restart_to_fail();
     assert!(matches!(error, RunnerError::Task(TaskError::OutOfRange { offset: 99, start: 0, end: 2, .. })), "{error}");
+    app.cluster().delete_committed_offset("test-account", "account-commands", partition);
+    let error = app.restart_to_fail();
+    assert!(matches!(error, RunnerError::Task(TaskError::OffsetMissing { processed: 1, .. })), "{error}");
 }
 
 #[test]
@@ -334,6 +403,29 @@ fn a_foreign_record_in_the_events_topic_stops_the_task() {
     app.cluster().produce("account-events", "a", &[(header::TYPE, b"Deposited")], r#"{"amount":1000}"#).unwrap();
     let error = app.restart_to_fail();
     assert!(matches!(&error, RunnerError::Task(TaskError::Unusable { why, .. }) if why.contains("es_input")), "{error}");
+}
+
+#[test]
+fn an_own_event_that_leaves_a_gap_stops_the_task() {
+    for number in ["1", "3"] {
+        let mut app = app();
+        app.send("a", &deposit(5));
+        app.stop();
+        let mut event = app.cluster().read_committed("account-events").unwrap().remove(0);
+        for (name, value) in &mut event.headers {
+            if name == header::SEQUENCE {
+                *value = number.as_bytes().to_vec();
+            } else if name == header::INPUT {
+                let from = Provenance { offset: 7, ..Provenance::read(value).unwrap() };
+                value.clear();
+                from.write(value);
+            }
+        }
+        let headers: Vec<_> = event.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        app.cluster().produce("account-events", "a", &headers, event.value.unwrap()).unwrap();
+        let error = app.restart_to_fail();
+        assert!(matches!(&error, RunnerError::Task(TaskError::Unusable { why, .. }) if why.contains("1 events were folded")), "{error}");
+    }
 }
 
 #[test]
@@ -607,6 +699,22 @@ fn after_a_restore_the_store_tells_the_position_of_its_entries() {
     app.stop();
     let position = app.stored_position("a").expect("it is on disk");
     assert_eq!(position.last_event.map(|e| e.offset), app.history("a").last().map(|e| e.offset));
+}
+
+#[test]
+fn the_store_tells_the_position_in_each_topic_whatever_was_written_last() {
+    for last_is_an_event in [true, false] {
+        let mut app = app();
+        let commands = [deposit(5), AccountCommand::Withdraw { amount: 50 }];
+        let order = if last_is_an_event { [1, 0] } else { [0, 1] };
+        order.iter().for_each(|n| app.send("a", &commands[*n]));
+        app.stop();
+        let position = app.stored_position("a").expect("it is on disk");
+        // A record, and the control record of its transaction, which the position may or may not count.
+        assert!((1..=2).contains(&position.events), "{position:?}");
+        assert!((1..=2).contains(&position.outcomes), "{position:?}");
+        assert_eq!(position.input, 2);
+    }
 }
 
 /// Sends deposits of 1 to many accounts, each with an id of its own.

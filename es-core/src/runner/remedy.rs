@@ -91,4 +91,35 @@ mod tests {
         assert_eq!(remedy(Call::Commit, Retriable, true), Remedy::Recreate { unknown: true });
         assert_eq!(remedy(Call::Commit, Fatal, false), Remedy::Recreate { unknown: true });
     }
+
+    #[test]
+    fn again_is_bounded_but_for_the_first_call_of_all() {
+        for kind in [Retriable, Abortable, StaleMember, Fenced, Unknown, TooLarge, Fatal] {
+            for call in [Call::Produce, Call::SendOffsets, Call::Commit, Call::Abort] {
+                assert_ne!(remedy(call, kind, true), Remedy::Again, "{call:?} {kind:?}");
+            }
+            assert_ne!(remedy(Call::Produce, kind, false), Remedy::Again, "records are written once: {kind:?}");
+            let stops = remedy(Call::Init, kind, true) == Remedy::Stop;
+            assert_eq!(stops, kind == Fatal, "the broker may be away for long: {kind:?}");
+        }
+        for call in [Call::Init, Call::SendOffsets, Call::Commit, Call::Abort] {
+            assert_eq!(remedy(call, Retriable, false), Remedy::Again, "{call:?}");
+        }
+        assert_eq!(remedy(Call::Abort, Abortable, false), Remedy::Again);
+    }
+
+    #[test]
+    fn a_producer_that_cannot_go_on_is_made_anew() {
+        for kind in [Fenced, Unknown, Fatal] {
+            for call in [Call::Produce, Call::SendOffsets, Call::Abort] {
+                assert_eq!(remedy(call, kind, false), Remedy::Recreate { unknown: false }, "{call:?} {kind:?}");
+            }
+        }
+        for kind in [Abortable, StaleMember, TooLarge] {
+            assert_eq!(remedy(Call::Produce, kind, false), Remedy::Abort { recreate: false }, "{kind:?}");
+            assert_eq!(remedy(Call::SendOffsets, kind, false), Remedy::Abort { recreate: false }, "{kind:?}");
+            // A commit that failed may still be on its way.
+            assert_eq!(remedy(Call::Commit, kind, false), Remedy::Abort { recreate: true }, "{kind:?}");
+        }
+    }
 }

@@ -441,3 +441,240 @@ fn read<T: StateStore, S: DeserializeOwned>(store: &T, task: i32, id: &str) -> R
     })?;
     Ok(Some((entry, value.len())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Token;
+    use crate::state_store::{KeyValue, StoreSnapshot, WriteBatch};
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+
+    /// A store that counts what is read, and is written by the test alone.
+    #[derive(Default)]
+    struct Kept {
+        entries: BTreeMap<Vec<u8>, Vec<u8>>,
+        reads: Cell<usize>,
+    }
+
+    impl Kept {
+        fn put(&mut self, id: &str, entry: &Entry<u64>) {
+            let mut bytes = Vec::new();
+            layout::write(entry, &mut bytes).unwrap();
+            self.entries.insert(layout::entry_key(id), bytes);
+        }
+    }
+
+    enum NoSnapshot {}
+
+    impl StoreSnapshot for NoSnapshot {
+        fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            match *self {}
+        }
+        fn range(&self, _: &[u8], _: Option<&[u8]>) -> Box<dyn Iterator<Item = Result<KeyValue, StoreError>> + '_> {
+            match *self {}
+        }
+        fn prefix(&self, _: &[u8]) -> Box<dyn Iterator<Item = Result<KeyValue, StoreError>> + '_> {
+            match *self {}
+        }
+    }
+
+    impl StateStore for Kept {
+        type Value = Vec<u8>;
+        type Snapshot = NoSnapshot;
+        fn open(&mut self, _: i32) -> Result<(), StoreError> {
+            Ok(())
+        }
+        fn get(&self, _: i32, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.reads.set(self.reads.get() + 1);
+            Ok(self.entries.get(key).cloned())
+        }
+        fn write(&mut self, _: i32, _: WriteBatch) -> Token {
+            unreachable!("a cache reads")
+        }
+        fn poll(&mut self) -> Option<(Token, Result<(), StoreError>)> {
+            None
+        }
+        fn snapshot(&self, _: i32) -> Result<NoSnapshot, StoreError> {
+            unreachable!("a cache reads keys")
+        }
+        fn close(&mut self, _: i32) {}
+        fn clear(&mut self, _: i32) -> Result<(), StoreError> {
+            unreachable!("a cache reads")
+        }
+    }
+
+    fn entry(state: u64) -> Entry<u64> {
+        Entry { sequence: state, state, ..Entry::default() }
+    }
+
+    fn to(state: u64) -> Change<u64> {
+        let Entry { sequence, events_through, outcomes_through, present, state, .. } = entry(state);
+        Change { sequence, events_through, outcomes_through, present, state: Some(state), remember: None }
+    }
+
+    fn load(cache: &mut Cache<u64>, store: &Kept, id: &str) -> At {
+        cache.load(store, 0, id).unwrap()
+    }
+
+    /// The newest state, and the committed one.
+    fn states(cache: &mut Cache<u64>, store: &Kept, id: &str) -> (u64, Option<u64>) {
+        let committed = cache.committed(store, 0, id).unwrap().map(|entry| entry.state);
+        let at = load(cache, store, id);
+        (cache.entry(at).state, committed)
+    }
+
+    /// What a store write takes now.
+    fn taken(cache: &mut Cache<u64>) -> Vec<(String, u64)> {
+        let mut batch = WriteBatch::new();
+        cache.take_dirty(&mut batch).unwrap();
+        let read = |(key, value): (&[u8], Option<&[u8]>)| {
+            (layout::entry_id(key).unwrap().to_owned(), layout::read::<Entry<u64>>(value.unwrap()).unwrap().state)
+        };
+        batch.iter().map(read).collect()
+    }
+
+    #[test]
+    fn batches_are_seen_above_each_other_and_undone_from_the_newest_on() {
+        let (mut cache, store) = (Cache::new(1 << 20), Kept::default());
+        assert_eq!(states(&mut cache, &store, "a"), (0, None));
+        let at = load(&mut cache, &store, "a");
+        assert!(cache.change(1, at, to(1)), "the batch touches it for the first time");
+        assert!(!cache.change(1, at, to(2)), "and for the second time");
+        assert!(cache.change(2, at, to(3)));
+        assert_eq!(states(&mut cache, &store, "a"), (3, None));
+        cache.rollback(2, &[at]);
+        assert_eq!(states(&mut cache, &store, "a"), (2, None));
+        cache.rollback(1, &[at]);
+        assert_eq!((states(&mut cache, &store, "a"), cache.dirty_len()), ((0, None), 0));
+    }
+
+    #[test]
+    fn a_batch_that_leaves_the_state_as_it_was_hides_nothing_of_the_next_one() {
+        let (mut cache, store) = (Cache::new(1 << 20), Kept::default());
+        let at = load(&mut cache, &store, "a");
+        cache.change(1, at, to(1));
+        cache.commit(1, &[at]);
+        cache.change(2, at, Change { outcomes_through: 9, state: None, ..to(1) });
+        cache.change(3, at, to(5));
+        let committed = |cache: &Cache<u64>| cache.committed(&store, 0, "a").unwrap().map(|e| (e.state, e.sequence, e.outcomes_through));
+        assert_eq!(committed(&cache), Some((1, 1, 0)));
+        cache.commit(2, &[at]);
+        assert_eq!(committed(&cache), Some((1, 1, 9)));
+        cache.commit(3, &[at]);
+        assert_eq!(committed(&cache), Some((5, 5, 0)));
+    }
+
+    #[test]
+    fn a_store_write_takes_what_is_committed_and_each_change_once() {
+        let (mut cache, mut store) = (Cache::new(1 << 20), Kept::default());
+        store.put("a", &entry(7));
+        assert_eq!(states(&mut cache, &store, "a"), (7, Some(7)));
+        let a = load(&mut cache, &store, "a");
+        cache.change(1, a, to(8));
+        cache.change(2, a, to(9));
+        assert!(taken(&mut cache).is_empty(), "nothing is committed yet");
+        cache.commit(1, &[a]);
+        assert_eq!((states(&mut cache, &store, "a"), cache.dirty_len()), ((9, Some(8)), 1));
+        assert_eq!(taken(&mut cache), [("a".to_owned(), 8)]);
+        cache.written();
+        cache.commit(2, &[a]);
+        let b = load(&mut cache, &store, "b");
+        cache.replay(b, to(1));
+        cache.replay(b, to(2));
+        assert_eq!(cache.dirty_len(), 2);
+        assert_eq!(taken(&mut cache), [("a".to_owned(), 9), ("b".to_owned(), 2)]);
+        assert_eq!(cache.dirty_len(), 0);
+        cache.written();
+        assert!(taken(&mut cache).is_empty());
+    }
+
+    #[test]
+    fn an_entry_leaves_a_full_cache_only_when_the_store_has_the_same() {
+        let (mut cache, mut store) = (Cache::new(1 << 20), Kept::default());
+        let [uncommitted, writing, dirty] = ["uncommitted", "writing", "dirty"].map(|id| load(&mut cache, &store, id));
+        cache.resize(cache.bytes());
+        cache.replay(writing, to(2));
+        assert_eq!(taken(&mut cache).len(), 1);
+        cache.change(1, uncommitted, to(1));
+        cache.replay(dirty, to(3));
+        for n in 0..50 {
+            load(&mut cache, &store, &format!("clean-{n}"));
+            assert!(cache.bytes() <= 2 * cache.capacity() + 1000, "{} bytes after {n} reads", cache.bytes());
+        }
+        let before = store.reads.get();
+        let kept = ["uncommitted", "writing", "dirty"].map(|id| load(&mut cache, &store, id));
+        assert_eq!(kept, [uncommitted, writing, dirty]);
+        assert_eq!((kept.map(|at| cache.entry(at).state), store.reads.get()), ([1, 2, 3], before), "they were not read from the store");
+
+        // Once all is in the store any of them may go, and comes back as it was.
+        cache.rollback(1, &[uncommitted]);
+        cache.written();
+        assert_eq!(taken(&mut cache), [("dirty".to_owned(), 3)]);
+        cache.written();
+        store.put("writing", &entry(2));
+        store.put("dirty", &entry(3));
+        for n in 0..50 {
+            assert_eq!(states(&mut cache, &store, &format!("clean-{n}")), (0, None));
+        }
+        assert!(cache.bytes() <= cache.capacity() + 1000, "{} of {} bytes", cache.bytes(), cache.capacity());
+        assert_eq!(cache.index.len() + cache.free.len(), cache.slots.len(), "what has left is not found any more");
+        let before = store.reads.get();
+        assert_eq!((states(&mut cache, &store, "writing"), states(&mut cache, &store, "dirty")), ((2, Some(2)), (3, Some(3))));
+        assert!(store.reads.get() > before, "they had left");
+    }
+
+    #[test]
+    fn what_is_used_again_and_again_stays_in_a_full_cache() {
+        let (mut cache, store) = (Cache::<u64>::new(1 << 20), Kept::default());
+        for id in ["hot", "a", "b", "c", "d", "e"] {
+            load(&mut cache, &store, id);
+        }
+        cache.resize(cache.bytes());
+        let before = store.reads.get();
+        for n in 0..100 {
+            load(&mut cache, &store, "hot");
+            load(&mut cache, &store, &format!("cold-{n}"));
+        }
+        assert!(store.reads.get() - before < 100 + 5, "`hot` was read {} times", store.reads.get() - before - 100);
+    }
+
+    #[test]
+    fn what_it_takes_is_counted_anew_with_each_write() {
+        let (mut cache, store) = (Cache::<u64>::new(1 << 20), Kept::default());
+        let [a, b] = ["a", "b"].map(|id| load(&mut cache, &store, id));
+        let mut write = |changes: &[(At, u64)]| {
+            changes.iter().for_each(|(at, state)| cache.replay(*at, to(*state)));
+            assert_eq!(taken(&mut cache).len(), changes.len());
+            cache.written();
+            cache.bytes()
+        };
+        let both = write(&[(a, 1), (b, 1)]);
+        assert!(both > 2 * size_of::<Slot<u64>>(), "{both}");
+        for n in 2..20 {
+            assert_eq!([write(&[(a, n)]), write(&[(b, n)]), write(&[(b, n), (a, n)])], [both; 3], "after {n}");
+        }
+        let larger = write(&[(a, u64::MAX)]);
+        assert!((both + 1..both + 50).contains(&larger), "{larger} and {both}");
+        assert_eq!(write(&[(a, 1)]), both);
+    }
+
+    #[test]
+    fn an_entry_is_noted_once_for_each_pass() {
+        let (mut cache, store) = (Cache::<u64>::new(1 << 20), Kept::default());
+        let [a, b] = ["a", "b"].map(|id| load(&mut cache, &store, id));
+        let noted = [(a, 1), (a, 1), (b, 1), (a, 2), (b, 1)].map(|(at, pass)| cache.note(at, pass));
+        assert_eq!(noted, [true, false, true, true, false]);
+    }
+
+    #[test]
+    fn each_of_many_keys_has_its_own_entry() {
+        let (mut cache, mut store) = (Cache::<u64>::new(1 << 20), Kept::default());
+        (1..=2000).for_each(|n| store.put(&format!("key-{n}"), &entry(n)));
+        for _ in 0..2 {
+            for n in 1..=2000 {
+                assert_eq!(states(&mut cache, &store, &format!("key-{n}")), (n, Some(n)));
+            }
+        }
+    }
+}

@@ -329,6 +329,17 @@ mod tests {
     }
 
     #[test]
+    fn many_ids_are_found_after_the_oldest_were_forgotten() {
+        let mut memory = filled(0..300);
+        memory.forget(1000 + 100);
+        let first = offsets(&memory)[0];
+        assert!((1..=100).contains(&first) && memory.len() >= MANY, "{first}");
+        for n in 0..300 {
+            assert_eq!(memory.find(&one(n).id, 0).map(|m| m.offset), Some(n).filter(|n| *n >= first));
+        }
+    }
+
+    #[test]
     fn the_newest_note_of_an_id_counts() {
         let mut memory = filled(0..200);
         memory.find(&one(0).id, 0);

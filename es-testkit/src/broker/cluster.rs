@@ -385,6 +385,12 @@ impl Cluster {
         self.write(|inner| inner.state.group_mut(group).forget(&partition));
     }
 
+    /// Deletes a group's committed offset, as an administrator does, or a broker after `offsets.retention.minutes`.
+    pub fn delete_committed_offset(&self, group: &str, topic: &str, partition: i32) {
+        let partition = TopicPartition { topic: topic.to_string(), partition };
+        self.write(|inner| inner.state.group_mut(group).forget_offset(&partition));
+    }
+
     /// A group's members and what they hold.
     pub fn group(&self, group: &str) -> GroupDescription {
         let describe = |g: &super::group::Group| GroupDescription { generation: g.generation(), members: g.members().collect() };

@@ -172,6 +172,10 @@ impl Group {
         self.committed.insert(partition, offset);
     }
 
+    pub(super) fn forget_offset(&mut self, partition: &TopicPartition) {
+        self.committed.remove(partition);
+    }
+
     /// Keeps an offset until the transaction of `producer` is decided.
     pub(super) fn commit_later(&mut self, producer: ProducerId, partition: TopicPartition, offset: i64) {
         self.pending.entry(producer).or_default().insert(partition, offset);

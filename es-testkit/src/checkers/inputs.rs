@@ -4,8 +4,9 @@ use super::fold::{place, provenance, text};
 use super::{Evidence, Rules};
 use crate::broker::OwnedRecord;
 use es_core::Millis;
-use es_core::dead_letter;
+use es_core::dead_letter::{self, KEPT_BYTES};
 use es_core::envelope::header;
+use es_core::partition::partition_of;
 use es_core::runner::Guarantee;
 use es_core::task::entry::command_digest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,6 +128,26 @@ pub(super) fn one_outcome_per_id(rules: &Rules, evidence: &Evidence) -> Result<(
             _ => Ok(()),
         }
     })
+}
+
+pub(super) fn dead_letters(evidence: &Evidence, partitions: i32) -> Result<(), String> {
+    let inputs: BTreeMap<Input, &OwnedRecord> = evidence.commands.iter().map(|c| ((c.partition, c.offset), c)).collect();
+    for letter in &evidence.dead_letters {
+        let at = origin(letter)?;
+        let input = inputs.get(&at).ok_or_else(|| format!("{} is of an input that is not there: {at:?}", place(letter)))?;
+        let kept = |bytes: &Option<Vec<u8>>| bytes.as_deref().map(|bytes| bytes[..bytes.len().min(KEPT_BYTES)].to_vec());
+        if (&letter.key, &letter.value) != (&kept(&input.key), &kept(&input.value)) {
+            return Err(format!("{} does not hold what was sent: {}", place(letter), place(input)));
+        }
+        let cause = text(letter, dead_letter::header::CAUSE);
+        let is_elsewhere = input.key.as_deref().is_some_and(|key| partition_of(key, partitions) != input.partition);
+        match cause {
+            None => return Err(format!("{} has no cause", place(letter))),
+            Some("partition") if !is_elsewhere => return Err(format!("{} lay where it belongs", place(letter))),
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// What each input has left. Fails where one partition's records do not follow the order of their inputs.
