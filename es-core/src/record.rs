@@ -270,13 +270,21 @@ impl<'a> RecordRef<'a> {
 
     /// Appends a copy of this record to `batch`.
     pub fn copy_to(&self, batch: &mut RecordBatch) {
-        let mut copy = batch.push(self.place, self.timestamp);
-        copy.offset(self.offset);
+        self.copy_as(self.place, self.offset, batch);
+    }
+
+    /// Appends a copy of this record to `batch`, as a record of another place and offset. The bytes are copied as they are.
+    pub fn copy_as(&self, place: Place, offset: i64, batch: &mut RecordBatch) {
+        let mut copy = batch.push(place, self.timestamp);
+        copy.offset(offset);
         if let Some(key) = self.key {
             copy.key(key);
         }
-        for (name, value) in self.headers() {
-            copy.header(name, value);
+        for HeaderMeta { name, value } in &self.batch.headers[self.headers.start as usize..self.headers.end as usize] {
+            let name = copy.batch.append(self.batch.slice(name.clone()));
+            let value = copy.batch.append(self.batch.slice(value.clone()));
+            copy.batch.headers.push(HeaderMeta { name, value });
+            copy.meta().headers.end += 1;
         }
         if let Some(value) = self.value {
             copy.value(value);

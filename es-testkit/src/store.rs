@@ -47,6 +47,19 @@ struct State {
     open_tasks: BTreeSet<i32>,
     fail_next_write: bool,
     poison: Option<String>,
+    /// How to undo the newest completed writes, oldest first: what a loss of power may take back.
+    undo: VecDeque<(i32, Undo)>,
+}
+
+/// The writes that a loss of power can take back, at most.
+const UNSYNCED: usize = 16;
+
+#[derive(Debug)]
+enum Undo {
+    /// Former values.
+    Keys(Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    /// The whole former space.
+    Space(Space),
 }
 
 #[derive(Debug)]
@@ -63,13 +76,72 @@ impl MemoryDisk {
     pub fn crash(&self, keep: usize) {
         let state = &mut *self.lock();
         if state.poison.is_none() {
-            for write in state.outstanding.iter().take(keep) {
-                apply(&mut state.spaces, write.task, &write.batch);
-            }
+            let outstanding = std::mem::take(&mut state.outstanding);
+            outstanding.iter().take(keep).for_each(|write| state.apply(write.task, &write.batch));
         }
         state.process += 1;
         state.stores = 0;
         state.end_process();
+    }
+
+    /// Cuts the power: like [`crash`](MemoryDisk::crash) with nothing kept, and of the writes that had completed the last `lost` are gone too, as
+    /// nothing was synced. What remains is what was there before them: the writes are in one journal, so a prefix of them survives. At most 16
+    /// can be lost.
+    pub fn lose_power(&self, lost: usize) {
+        self.crash(0);
+        let state = &mut *self.lock();
+        for _ in 0..lost {
+            let Some((task, undo)) = state.undo.pop_back() else { break };
+            match undo {
+                Undo::Space(space) => {
+                    state.spaces.insert(task, space);
+                }
+                Undo::Keys(keys) => {
+                    let space = Arc::make_mut(state.spaces.entry(task).or_default());
+                    for (key, value) in keys.into_iter().rev() {
+                        match value {
+                            Some(value) => space.insert(key, value),
+                            None => space.remove(&key),
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    /// A copy of what is on the disk now: a backup.
+    pub fn copy(&self) -> MemoryDisk {
+        let copy = State { spaces: self.lock().spaces.clone(), ..State::default() };
+        MemoryDisk(Arc::new(Mutex::new(copy)))
+    }
+
+    /// The tasks that have something on the disk.
+    pub fn tasks(&self) -> Vec<i32> {
+        self.lock().spaces.iter().filter(|(_, space)| !space.is_empty()).map(|(task, _)| *task).collect()
+    }
+
+    /// Whether a task's space has this key.
+    pub fn has(&self, task: i32, key: &[u8]) -> bool {
+        self.lock().spaces.get(&task).is_some_and(|space| space.contains_key(key))
+    }
+
+    /// Removes one task's space, as half a deletion of the folder leaves it.
+    pub fn remove_task(&self, task: i32) {
+        let state = &mut *self.lock();
+        state.spaces.remove(&task);
+        state.undo.clear();
+    }
+
+    /// Changes a value past any store: what somebody else has written there.
+    pub fn alter(&self, task: i32, key: &[u8], change: impl FnOnce(Option<&[u8]>) -> Option<Vec<u8>>) {
+        let state = &mut *self.lock();
+        // What was written before is not undone on top of it.
+        state.undo.clear();
+        let space = Arc::make_mut(state.spaces.entry(task).or_default());
+        match change(space.get(key).map(Vec::as_slice)) {
+            Some(value) => space.insert(key.to_vec(), value),
+            None => space.remove(key),
+        };
     }
 
     /// Makes the next write that would complete fail, which poisons all stores of the process.
@@ -102,9 +174,30 @@ impl State {
         }
         let outcome = self.check_poison();
         if outcome.is_ok() {
-            apply(&mut self.spaces, task, &batch);
+            self.apply(task, &batch);
         }
         Some((token, outcome))
+    }
+
+    fn apply(&mut self, task: i32, batch: &WriteBatch) {
+        // Copied only while a snapshot shares it.
+        let space = Arc::make_mut(self.spaces.entry(task).or_default());
+        let mut before = Vec::with_capacity(batch.len());
+        for (key, value) in batch.iter() {
+            let former = match value {
+                Some(value) => space.insert(key.to_vec(), value.to_vec()),
+                None => space.remove(key),
+            };
+            before.push((key.to_vec(), former));
+        }
+        self.remember((task, Undo::Keys(before)));
+    }
+
+    fn remember(&mut self, undo: (i32, Undo)) {
+        if self.undo.len() == UNSYNCED {
+            self.undo.pop_front();
+        }
+        self.undo.push_back(undo);
     }
 
     fn check_poison(&self) -> Result<(), StoreError> {
@@ -116,17 +209,6 @@ impl State {
         self.open_tasks.clear();
         self.fail_next_write = false;
         self.poison = None;
-    }
-}
-
-fn apply(spaces: &mut BTreeMap<i32, Space>, task: i32, batch: &WriteBatch) {
-    // Copied only while a snapshot shares it.
-    let space = Arc::make_mut(spaces.entry(task).or_default());
-    for (key, value) in batch.iter() {
-        match value {
-            Some(value) => space.insert(key.to_vec(), value.to_vec()),
-            None => space.remove(key),
-        };
     }
 }
 
@@ -230,7 +312,8 @@ impl StateStore for MemoryStore {
     fn clear(&mut self, task: i32) -> Result<(), StoreError> {
         let mut state = self.state()?;
         self.check_open(task)?;
-        state.spaces.insert(task, Space::default());
+        let before = state.spaces.insert(task, Space::default()).unwrap_or_default();
+        state.remember((task, Undo::Space(before)));
         Ok(())
     }
 }
@@ -290,6 +373,20 @@ mod tests {
         let mut batch = WriteBatch::new();
         batch.put(key, value);
         batch
+    }
+
+    #[test]
+    fn a_loss_of_power_takes_the_newest_writes_back() {
+        let disk = MemoryDisk::default();
+        let mut store = opened(&disk);
+        for value in [b"1", b"2", b"3"] {
+            store.write(0, put(b"k", value));
+        }
+        while store.poll().is_some() {}
+        disk.lose_power(2);
+        assert_eq!(opened(&disk).get(0, b"k").unwrap().as_deref(), Some(&b"1"[..]));
+        disk.lose_power(9);
+        assert_eq!(opened(&disk).get(0, b"k").unwrap(), None);
     }
 
     fn opened(disk: &MemoryDisk) -> MemoryStore {

@@ -6,7 +6,7 @@ use es_core::broker::{BrokerError, ErrorKind};
 use es_core::dead_letter::KEPT_BYTES;
 use es_core::envelope::{Outcome, Provenance, header};
 use es_core::record::Role;
-use es_core::runner::{Changelog, Guarantee, RunnerError, Settings};
+use es_core::runner::{Changelog, Guarantee, Phase, RunnerError, Settings};
 use es_core::task::{BadRows, Commands, Rows, TaskError, TaskState};
 use es_core::{Aggregate, Command, Context, Decide, Decision, Draft, Topology, emit, event, nothing, reject};
 use es_testkit::TestApp;
@@ -285,6 +285,36 @@ fn a_committed_offset_that_is_missing_or_out_of_range_stops_with_the_mend() {
 }
 
 #[test]
+fn a_committed_offset_that_has_expired_is_not_taken_for_a_new_group() {
+    let mut app = app();
+    app.send("a", &deposit(5));
+    app.stop();
+    let partition = es_core::partition::partition_of(b"a", 4);
+    app.cluster().forget_committed_offset("test-account", "account-commands", partition);
+    let error = app.restart_to_fail();
+    assert!(matches!(error, RunnerError::Task(TaskError::OffsetMissing { processed: 0, .. })), "{error}");
+    assert_eq!(app.read(Role::Events).len(), 1);
+}
+
+/// Both were given the same state folder's identity: one stops, and the other goes on.
+#[test]
+fn of_two_processes_with_one_identity_one_stops() {
+    let mut one = app();
+    let mut two = one.join(0);
+    send_many(&one, 0, 40);
+    let error = settle_all(&mut [&mut one, &mut two]).expect_err("one of them stops");
+    assert!(matches!(error, RunnerError::Fenced { .. }), "{error}");
+    let stopped = |app: &TestApp<Account>| app.runner().phase() == Phase::Stopped;
+    assert_eq!([&one, &two].into_iter().filter(|app| stopped(app)).count(), 1);
+    let (mut dead, mut alive) = if stopped(&one) { (one, two) } else { (two, one) };
+    dead.crash(0);
+    // The dead one's session ends, and the other has all tasks.
+    alive.cluster().advance(Duration::from_secs(50));
+    alive.settle();
+    each_command_has_one_event(&alive, 40);
+}
+
+#[test]
 fn an_offset_that_was_set_back_counts_nothing_twice() {
     let mut app = app();
     app.send("a", &deposit(5));
@@ -318,6 +348,43 @@ fn at_least_once_keeps_state_and_log_together() {
         }
     }
     assert_eq!((balance(&app, "a"), app.events("a").len()), (55, 10));
+}
+
+/// Of the records of the first produce call one arrives, and nobody knows.
+#[derive(Default)]
+struct Torn {
+    produced: u32,
+}
+
+impl Network for Torn {
+    fn call(&mut self, call: &Call<'_>) -> Verdict {
+        if call.kind != CallKind::Produce {
+            return Verdict::immediate();
+        }
+        self.produced += 1;
+        match self.produced {
+            1 => Verdict::reply_lost(BrokerError::new(ErrorKind::Unknown, "the connection was lost")),
+            _ => Verdict::immediate(),
+        }
+    }
+
+    fn carries(&mut self, _: &Call<'_>, records: usize) -> usize {
+        if self.produced == 1 { 1 } else { records }
+    }
+}
+
+#[test]
+fn at_least_once_a_torn_decision_is_made_again() {
+    let settings = Settings { guarantee: Guarantee::AtLeastOnce, ..Settings::default() };
+    let mut app = TestApp::<Account>::start_with(settings);
+    app.cluster().set_network(Torn::default());
+    for _ in 0..2 {
+        app.send_with("a", &AccountCommand::Twice { amount: 4 }, &[(header::ID, b"one")]);
+        let indices: Vec<u16> = app.history("a").iter().map(|e| e.provenance.unwrap().index).collect();
+        assert_eq!((indices, balance(&app, "a")), (vec![0, 0, 1], 12), "a part, and then the whole; repeated, nothing");
+        app.lose_disk();
+        app.restart();
+    }
 }
 
 #[test]
@@ -571,6 +638,34 @@ mod table {
         app.crash(0);
         app.restart();
         assert_eq!(app.state("a").unwrap().count, 1);
+    }
+
+    /// The rows that the store had, and the changelog not yet, are not forgotten by the checkpoints that follow.
+    #[test]
+    fn offsets_that_were_set_back_leave_nothing_out_of_the_changelog() {
+        let settings = |every| Settings {
+            changelog: Changelog::Checkpoint { every },
+            flush_entries: 1,
+            flush_interval: Duration::ZERO,
+            ..Settings::default()
+        };
+        let hour = Duration::from_secs(3600);
+        let mut app = TestApp::<Movements, _>::start_table_with(settings(hour), || Rows::new(BadRows::Stop));
+        let deposit = Some(&br#"{"type":"Deposited","amount":5}"#[..]);
+        let partition = es_core::partition::partition_of(b"a", 4);
+        let same = (0..).map(|n| format!("b{n}")).find(|id| es_core::partition::partition_of(id.as_bytes(), 4) == partition).unwrap();
+        (0..3).for_each(|_| put(&app, "a", deposit));
+        app.settle();
+        app.stop();
+        app.cluster().set_committed_offset("test-movements", "account-events", partition, 0);
+        app.restart_with(settings(Duration::from_millis(1)));
+        (0..5).for_each(|_| {
+            put(&app, &same, deposit);
+            app.settle();
+        });
+        app.lose_disk();
+        app.restart();
+        assert_eq!((app.state("a").unwrap().count, app.state(&same).unwrap().count), (3, 5));
     }
 
     #[test]

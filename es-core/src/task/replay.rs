@@ -50,10 +50,12 @@ pub fn event<A: Aggregate>(
     catch(|| state.apply(envelope.event)).map_err(|panic| format!("the fold panicked: {panic}"))?;
     entry.sequence = envelope.sequence.max(entry.sequence);
     entry.present = true;
+    let mut remembered = None;
     if from.index + 1 == from.count {
         entry.events_through = from.offset + 1;
+        // At least once, the rest of a decision may be missing: the command must not count as known, for it is decided again.
+        remembered = remember(entry, envelope.causation_id.as_deref(), &from, horizon);
     }
-    let remembered = remember(entry, envelope.causation_id.as_deref(), &from, horizon);
     Ok(Folded::Changed { remembered })
 }
 

@@ -272,7 +272,8 @@ impl<L: Logic> Task<L> {
             }
             Kind::Table => {
                 let from = if position == Position::START { events.start } else { position.input };
-                Goal::new(from, restore.ends.stable.unwrap_or(from))
+                // Where offsets were set back, the position lies behind the stable one: what is between the two may not be in the changelog yet.
+                Goal::new(from, restore.ends.stable.unwrap_or(from).max(from))
             }
         };
         if stretch.from < events.start {

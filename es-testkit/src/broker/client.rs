@@ -13,6 +13,7 @@ use es_core::record::{Place, RecordBatch, Role};
 use es_core::runner::Guarantee;
 use es_core::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,6 +127,15 @@ enum Step {
     Known(Completion),
 }
 
+/// Where the client is with its group.
+///
+/// ```text
+///          join            poll
+///    Out ───────► Joining ──────► In ── expelled, without a task ──► Joining
+///     ▲              │            │
+///     │              │            └─ expelled ──► Expelled ── all tasks given up ──► Joining
+///     └──────────────┴── leave, from each; or the input has no topic
+/// ```
 #[derive(Debug)]
 enum Membership {
     Out,
@@ -141,6 +151,49 @@ enum Membership {
     Expelled {
         held: BTreeSet<i32>,
     },
+}
+
+/// The states of a membership, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MemberState {
+    /// It is no member.
+    Out,
+    /// It joins at its next poll.
+    Joining,
+    /// It is a member.
+    In,
+    /// It was expelled, and has tasks to give up before it joins again.
+    Expelled,
+}
+
+impl MemberState {
+    /// Whether `next` may follow.
+    pub fn may_become(self, next: MemberState) -> bool {
+        use MemberState::*;
+        matches!((self, next), (Out, Joining) | (Joining, In | Out) | (In, Joining | Expelled | Out) | (Expelled, Joining | Out))
+    }
+}
+
+impl Membership {
+    fn state(&self) -> MemberState {
+        match self {
+            Membership::Out => MemberState::Out,
+            Membership::Joining => MemberState::Joining,
+            Membership::In { .. } => MemberState::In,
+            Membership::Expelled { .. } => MemberState::Expelled,
+        }
+    }
+
+    /// Becomes `next`, and returns what it was.
+    fn become_next(&mut self, next: Membership) -> Membership {
+        let (from, to) = (self.state(), next.state());
+        if from == to {
+            return std::mem::replace(self, next);
+        }
+        assert!(from.may_become(to), "a membership: {from:?} cannot become {to:?}");
+        tracing::debug!(?from, ?to, "member");
+        std::mem::replace(self, next)
+    }
 }
 
 #[derive(Debug)]
@@ -258,7 +311,11 @@ impl Client {
         if !inner.wire.network.connected(self.id) {
             return None;
         }
-        self.heartbeat(inner).or_else(|| if appetite == Appetite::All { self.read(inner) } else { None })
+        let event = self.heartbeat(inner).or_else(|| if appetite == Appetite::All { self.read(inner) } else { None });
+        if event.is_some() {
+            inner.wire.told();
+        }
+        event
     }
 
     /// Takes the end of a producer's call into the producer's state.
@@ -290,28 +347,26 @@ impl Client {
 
     /// Speaks with the group: joins, and hears what changed.
     fn heartbeat(&mut self, inner: &mut Inner) -> Option<BrokerEvent> {
-        let group = &self.config.group;
         if matches!(self.membership, Membership::Joining) {
             let limits = Limits { session: self.config.session_timeout, rebalance: self.config.rebalance_timeout };
             let topic = match self.config.topic(self.config.input) {
                 Ok(topic) => topic,
                 Err(error) => {
-                    self.membership = Membership::Out;
+                    self.membership.become_next(Membership::Out);
                     return Some(BrokerEvent::Failed(error));
                 }
             };
-            let member = inner.state.join(group, topic, limits);
-            self.membership = Membership::In { member, held: BTreeSet::new(), unsent: Vec::new() };
-            self.cluster.notify();
+            let member = inner.state.join(&self.config.group, topic, limits);
+            self.membership.become_next(Membership::In { member, held: BTreeSet::new(), unsent: Vec::new() });
+            self.cluster.notify(inner);
         }
         let Membership::In { member, held, unsent } = &mut self.membership else { return None };
         let now = inner.state.now;
-        let group = inner.state.group_mut(group);
         if !unsent.is_empty() {
-            group.acknowledge(*member, &std::mem::take(unsent));
-            self.cluster.notify();
+            inner.state.group_mut(&self.config.group).acknowledge(*member, &std::mem::take(unsent));
+            self.cluster.notify(inner);
         }
-        match group.poll(*member, now) {
+        match inner.state.group_mut(&self.config.group).poll(*member, now) {
             Ok(None) => None,
             Ok(Some(Notice::Revoked { tasks })) => Some(BrokerEvent::Revoked { tasks }),
             Ok(Some(Notice::Assigned { tasks, generation })) => {
@@ -320,13 +375,13 @@ impl Client {
                 Some(BrokerEvent::Assigned { tasks, fence: Fence(self.fences.len() as u64) })
             }
             Err(()) if held.is_empty() => {
-                self.membership = Membership::Joining;
+                self.membership.become_next(Membership::Joining);
                 self.heartbeat(inner)
             }
             Err(()) => {
                 let held = std::mem::take(held);
                 let tasks = held.iter().copied().collect();
-                self.membership = Membership::Expelled { held };
+                self.membership.become_next(Membership::Expelled { held });
                 Some(BrokerEvent::Lost { tasks })
             }
         }
@@ -334,9 +389,23 @@ impl Client {
 
     /// Reads from the next partition, in turn, that has something new.
     fn read(&mut self, inner: &Inner) -> Option<BrokerEvent> {
-        let behind = |place: &Place| self.read_last.is_none_or(|last| *place > last);
-        let (later, earlier): (Vec<Place>, Vec<Place>) = self.fetches.keys().partition(|place| behind(place));
-        later.into_iter().chain(earlier).find_map(|place| self.read_from(place, inner))
+        let first = self.read_last;
+        let mut last = first;
+        for wrapped in [false, true] {
+            loop {
+                let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+                let until = if wrapped { first.map_or(Bound::Unbounded, Bound::Included) } else { Bound::Unbounded };
+                let Some(place) = self.fetches.range((from, until)).next().map(|(place, _)| *place) else { break };
+                if let Some(event) = self.read_from(place, inner) {
+                    return Some(event);
+                }
+                last = Some(place);
+            }
+            // Nothing was read before: there is no second round.
+            first?;
+            last = None;
+        }
+        None
     }
 
     fn read_from(&mut self, place: Place, inner: &Inner) -> Option<BrokerEvent> {
@@ -452,7 +521,7 @@ impl Broker for Client {
 
     fn join(&mut self) {
         if matches!(self.membership, Membership::Out) {
-            self.membership = Membership::Joining;
+            self.membership.become_next(Membership::Joining);
         }
     }
 
@@ -472,14 +541,14 @@ impl Broker for Client {
             Membership::Expelled { held } => {
                 held.retain(|task| !tasks.contains(task));
                 if held.is_empty() {
-                    self.membership = Membership::Joining;
+                    self.membership.become_next(Membership::Joining);
                 }
             }
         }
     }
 
     fn leave(&mut self) -> Token {
-        let member = match std::mem::replace(&mut self.membership, Membership::Out) {
+        let member = match self.membership.become_next(Membership::Out) {
             Membership::In { member, .. } => Some(member),
             _ => None,
         };

@@ -13,6 +13,7 @@ use es_core::partition::partition_of;
 use es_core::record::{Place, RecordBatch, Role};
 use es_core::topology::Topology;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Cluster {
 struct Shared {
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// The virtual time in nanoseconds, so that a clock needs no lock.
+    now: AtomicU64,
 }
 
 pub(super) struct Inner {
@@ -82,7 +85,7 @@ impl Cluster {
     /// An empty cluster with this id. Its clock stands at zero and its clients' polls do not wait.
     pub fn new(id: &str) -> Self {
         let inner = Inner { state: State::new(id), wire: Wire::new(), blocking: false };
-        Cluster { shared: Arc::new(Shared { inner: Mutex::new(inner), changed: Condvar::new() }) }
+        Cluster { shared: Arc::new(Shared { inner: Mutex::new(inner), changed: Condvar::new(), now: AtomicU64::new(0) }) }
     }
 
     /// Whether a client's poll waits, on the machine's clock, until something comes for it. For clients on threads of their own; a
@@ -106,18 +109,36 @@ impl Cluster {
 
     /// The virtual time.
     pub fn now(&self) -> Duration {
-        self.read(|inner| inner.state.now)
+        Duration::from_nanos(self.shared.now.load(Ordering::Acquire))
     }
 
     /// Moves the virtual clock. What was held back arrives; transactions and members that are overdue are ended and expelled; old records
     /// are deleted where the topic has a retention time.
     pub fn advance(&self, by: Duration) {
-        self.write(|inner| inner.wire.advance(by, &mut inner.state));
+        self.write(|inner| {
+            inner.wire.advance(by, &mut inner.state);
+            self.shared.now.store(inner.state.now.as_nanos() as u64, Ordering::Release);
+        });
+    }
+
+    /// Grows with each change of what a read_committed client sees of topics and of committed offsets; who watches need not look again while it stays.
+    pub fn changes(&self) -> u64 {
+        self.read(|inner| inner.state.changes)
     }
 
     /// The virtual time at which the next request arrives or the next reply can be polled; none when nothing is under way.
     pub fn next_event(&self) -> Option<Duration> {
         self.read(|inner| inner.wire.next_event())
+    }
+
+    /// Grows with each request, each reply, and whatever else a client is told.
+    pub fn calls(&self) -> u64 {
+        self.read(|inner| inner.wire.calls())
+    }
+
+    /// Whether a reply is due for this client.
+    pub fn has_reply(&self, client: u64) -> bool {
+        self.read(|inner| inner.wire.has_reply(client, inner.state.now))
     }
 
     /// Sets the timestamp of this moment; from here on timestamps follow the virtual clock. It moves nothing else.
@@ -185,17 +206,11 @@ impl Cluster {
 
     /// What is known of a topic; none if it does not exist.
     pub fn topic(&self, name: &str) -> Option<TopicDescription> {
-        self.topics().into_iter().find(|topic| topic.name == name)
+        self.read(|inner| inner.state.topic(name).ok().map(describe))
     }
 
     /// All topics, by name.
     pub fn topics(&self) -> Vec<TopicDescription> {
-        let describe = |topic: &super::topic::Topic| TopicDescription {
-            name: topic.name.clone(),
-            id: topic.id,
-            partitions: topic.logs.len() as i32,
-            config: topic.config.clone(),
-        };
         self.read(|inner| inner.state.topics().map(describe).collect())
     }
 
@@ -358,7 +373,16 @@ impl Cluster {
     /// Sets a group's committed offset, as an administrator does.
     pub fn set_committed_offset(&self, group: &str, topic: &str, partition: i32, offset: i64) {
         let partition = TopicPartition { topic: topic.to_string(), partition };
-        self.write(|inner| inner.state.group_mut(group).commit(partition, offset));
+        self.write(|inner| {
+            inner.state.changes += 1;
+            inner.state.group_mut(group).commit(partition, offset);
+        });
+    }
+
+    /// Deletes a group's committed offset, as it expires when a group has been away for too long.
+    pub fn forget_committed_offset(&self, group: &str, topic: &str, partition: i32) {
+        let partition = TopicPartition { topic: topic.to_string(), partition };
+        self.write(|inner| inner.state.group_mut(group).forget(&partition));
     }
 
     /// A group's members and what they hold.
@@ -431,14 +455,17 @@ impl Cluster {
     }
 
     pub(super) fn write<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
-        let result = change(&mut self.lock());
-        self.notify();
+        let mut inner = self.lock();
+        let result = change(&mut inner);
+        self.notify(&inner);
         result
     }
 
-    /// Wakes the clients that wait.
-    pub(super) fn notify(&self) {
-        self.shared.changed.notify_all();
+    /// Wakes the clients that wait, where they do.
+    pub(super) fn notify(&self, inner: &Inner) {
+        if inner.blocking {
+            self.shared.changed.notify_all();
+        }
     }
 
     /// Asks for something until there is something; for `wait` if the cluster blocks, else once.
@@ -458,6 +485,10 @@ impl Cluster {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.shared.inner.lock().expect(POISONED)
     }
+}
+
+fn describe(topic: &super::topic::Topic) -> TopicDescription {
+    TopicDescription { name: topic.name.clone(), id: topic.id, partitions: topic.logs.len() as i32, config: topic.config.clone() }
 }
 
 impl fmt::Debug for Cluster {

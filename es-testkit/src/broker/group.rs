@@ -56,6 +56,8 @@ struct Member {
     revoked_at: Duration,
     polled_at: Duration,
     limits: Limits,
+    /// It has heard of all there is to hear in its generation.
+    is_settled: bool,
 }
 
 /// How long a member may be silent.
@@ -78,6 +80,7 @@ impl Group {
             revoked_at: now,
             polled_at: now,
             limits,
+            is_settled: false,
         };
         self.members.insert(member, new);
         self.topic = Some(topic.to_string());
@@ -116,10 +119,14 @@ impl Group {
 
     /// A member polls: the next thing that it has to know. `Err` when it is no member (any more).
     pub(super) fn poll(&mut self, member: MemberId, now: Duration) -> Result<Option<Notice>, ()> {
+        let me = self.members.get_mut(&member).ok_or(())?;
+        me.polled_at = now;
+        if me.is_settled && me.generation == self.generation {
+            return Ok(None);
+        }
         let held_by_others: BTreeSet<i32> =
             self.members.iter().filter(|(id, _)| **id != member).flat_map(|(_, m)| m.owned.iter().copied()).collect();
         let me = self.members.get_mut(&member).ok_or(())?;
-        me.polled_at = now;
         let excess: Vec<i32> = me.owned.iter().copied().filter(|t| !me.target.contains(t) && !me.revoked.contains(t)).collect();
         if !excess.is_empty() {
             me.revoked.extend(&excess);
@@ -131,10 +138,12 @@ impl Group {
         }
         let gained: Vec<i32> = me.target.iter().copied().filter(|t| !me.owned.contains(t) && !held_by_others.contains(t)).collect();
         if gained.is_empty() && me.generation == self.generation {
+            me.is_settled = me.owned == me.target;
             return Ok(None);
         }
         me.owned.extend(&gained);
         me.generation = self.generation;
+        me.is_settled = me.owned == me.target;
         Ok(Some(Notice::Assigned { tasks: gained, generation: self.generation }))
     }
 
@@ -188,6 +197,11 @@ impl Group {
     /// All committed offsets, in the order of topic and partition.
     pub(super) fn offsets(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
         self.committed.iter().map(|(p, o)| (p, *o))
+    }
+
+    /// Forgets a committed offset.
+    pub(super) fn forget(&mut self, partition: &TopicPartition) {
+        self.committed.remove(partition);
     }
 
     /// Forgets the offsets of a topic that was deleted.

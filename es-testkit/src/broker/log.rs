@@ -82,7 +82,7 @@ impl Log {
             self.batches.push_back(Batch { next: offset, origin, aborted: false, records: RecordBatch::new() });
         }
         let batch = self.batches.back_mut().expect("a batch was just made sure of");
-        copy(record, record.place, offset, &mut batch.records);
+        record.copy_as(record.place, offset, &mut batch.records);
         self.end += 1;
         batch.next = self.end;
         offset
@@ -116,7 +116,7 @@ impl Log {
                     if left == 0 || into.byte_len() >= READ_BYTES {
                         return next;
                     }
-                    copy(&record, place, record.offset, into);
+                    record.copy_as(place, record.offset, into);
                     left -= 1;
                     next = record.offset + 1;
                 }
@@ -213,6 +213,21 @@ impl OwnedRecord {
         }
     }
 
+    /// Appends it to a batch, as a record of this place.
+    pub fn copy_to(&self, place: Place, batch: &mut RecordBatch) {
+        let mut copy = batch.push(place, self.timestamp);
+        copy.offset(self.offset);
+        if let Some(key) = &self.key {
+            copy.key(key);
+        }
+        for (name, value) in &self.headers {
+            copy.header(name, value);
+        }
+        if let Some(value) = &self.value {
+            copy.value(value);
+        }
+    }
+
     /// The last header of this name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_slice())
@@ -222,18 +237,4 @@ impl OwnedRecord {
 /// A place for a partition where the topic's part does not matter.
 pub(super) fn anywhere(partition: i32) -> Place {
     Place::new(Role::Events, partition)
-}
-
-fn copy(record: &RecordRef<'_>, place: Place, offset: i64, into: &mut RecordBatch) {
-    let mut writer = into.push(place, record.timestamp);
-    writer.offset(offset);
-    if let Some(key) = record.key {
-        writer.key(key);
-    }
-    for (name, value) in record.headers() {
-        writer.header(name, value);
-    }
-    if let Some(value) = record.value {
-        writer.value(value);
-    }
 }

@@ -51,7 +51,7 @@ mod topic;
 mod transactions;
 mod wire;
 
-pub use client::{Client, ClientConfig};
+pub use client::{Client, ClientConfig, MemberState};
 pub use cluster::{Cluster, GroupDescription, TopicDescription, Watermarks};
 pub use group::GroupMetadata;
 pub use log::{Isolation, OwnedRecord};

@@ -13,6 +13,12 @@ pub trait Network: Send {
         Verdict::immediate()
     }
 
+    /// Of the records of a `produce` so many reach the cluster, from the first on. Fewer than all are only sensible with an error as the answer.
+    fn carries(&mut self, call: &Call<'_>, records: usize) -> usize {
+        let _ = call;
+        records
+    }
+
     /// Whether this client reaches the cluster now with what has no token: joining, heartbeats, acknowledgements, fetches.
     fn connected(&mut self, client: u64) -> bool {
         let _ = client;

@@ -20,6 +20,8 @@ pub(super) struct State {
     pub(super) transactions: Transactions,
     topics_created: u64,
     members_created: MemberId,
+    /// Counts what changes what a read_committed client sees: ends of transactions, records outside of them, committed offsets.
+    pub(super) changes: u64,
 }
 
 impl State {
@@ -33,6 +35,7 @@ impl State {
             transactions: Transactions::default(),
             topics_created: 0,
             members_created: 0,
+            changes: 0,
         }
     }
 
@@ -111,6 +114,9 @@ impl State {
         for record in records.iter() {
             self.topic(topic_of(record.place.role)?)?.check(&record)?;
         }
+        if producer.is_none() {
+            self.changes += 1;
+        }
         let mut last = BTreeMap::new();
         for record in records.iter() {
             let log = self.topic_mut(topic_of(record.place.role)?)?.log_mut(record.place.partition)?;
@@ -142,6 +148,7 @@ impl State {
         for (partition, offset, _) in offsets {
             group_state.commit(partition.clone(), *offset);
         }
+        self.changes += 1;
         Ok(())
     }
 
@@ -162,7 +169,10 @@ impl State {
     }
 
     pub(super) fn group_mut(&mut self, name: &str) -> &mut Group {
-        self.groups.entry(name.to_string()).or_default()
+        if !self.groups.contains_key(name) {
+            self.groups.insert(name.to_string(), Group::default());
+        }
+        self.groups.get_mut(name).expect("it was just made sure of")
     }
 
     /// Takes a new member into a group that reads `topic`, which need not exist yet.
@@ -189,6 +199,7 @@ impl State {
     }
 
     fn write_end(&mut self, ended: Ended) {
+        self.changes += 1;
         for partition in &ended.touched.partitions {
             let log = self.topics.get_mut(&partition.topic).and_then(|t| t.log_mut(partition.partition).ok());
             log.into_iter().for_each(|log| log.end_transaction(ended.producer, ended.commit));

@@ -65,6 +65,10 @@ impl Wire {
         let now = state.now;
         let call = Call { client, transactional_id: &config.transactional_id, token, kind: request.kind(), now };
         let verdict = self.network.call(&call);
+        let mut request = request;
+        if let Request::Produce { records, .. } = &mut request {
+            records.truncate(self.network.carries(&call, records.len()));
+        }
         let answer = match verdict.answer {
             Answer::Result(after) => Some(now + after),
             Answer::Error(after, error) => {
@@ -74,10 +78,13 @@ impl Wire {
             Answer::Never => None,
         };
         let ends = matches!(request, Request::EndTransaction { .. });
-        for (i, after) in verdict.arrivals.into_iter().enumerate().filter(|(i, _)| *i == 0 || ends) {
+        let copies = verdict.arrivals.into_iter().enumerate().filter(|(i, _)| *i == 0 || ends);
+        for (i, after) in copies {
             self.calls += 1;
             let answer = answer.filter(|_| i == 0);
-            let flight = Flight { client, token, config: config.clone(), request: request.clone(), answer };
+            // Only the small request of an end is ever copied.
+            let request = if ends { request.clone() } else { std::mem::replace(&mut request, Request::Describe) };
+            let flight = Flight { client, token, config: config.clone(), request, answer };
             self.requests.insert((now + after, self.calls), flight);
         }
         self.arrive(state);
@@ -93,11 +100,13 @@ impl Wire {
 
     /// The next reply that is due for this client.
     pub(super) fn receive(&mut self, client: ClientId, state: &mut State) -> Option<(Token, Reply)> {
-        let mut waiting = self.waiting.split_off(&(client, 0));
-        let mut others = waiting.split_off(&(client + 1, 0));
-        self.waiting.append(&mut others);
-        for (key, flight) in waiting {
-            self.apply(key.1, flight, state);
+        if !self.waiting.is_empty() {
+            let mut waiting = self.waiting.split_off(&(client, 0));
+            let mut others = waiting.split_off(&(client + 1, 0));
+            self.waiting.append(&mut others);
+            for (key, flight) in waiting {
+                self.apply(key.1, flight, state);
+            }
         }
         let first = self.replies.get_mut(&client)?.first_entry()?;
         (first.key().0 <= state.now).then(|| first.remove())
@@ -111,6 +120,20 @@ impl Wire {
             self.arrive(state);
         }
         state.advance_to(until);
+    }
+
+    pub(super) fn has_reply(&self, client: ClientId, now: Duration) -> bool {
+        let first = self.replies.get(&client).and_then(|replies| replies.first_key_value());
+        first.is_some_and(|((at, _), _)| *at <= now) || self.waiting.range((client, 0)..(client + 1, 0)).next().is_some()
+    }
+
+    /// A client was told something that is no reply.
+    pub(super) fn told(&mut self) {
+        self.calls += 1;
+    }
+
+    pub(super) fn calls(&self) -> u64 {
+        self.calls
     }
 
     /// The time of the next thing that happens by itself: an arrival or a reply.

@@ -1,10 +1,12 @@
 //! The fold of what is committed, made once more from scratch: input by input, as one process without faults would have done it.
 
-use super::Evidence;
+use super::{Evidence, Rules};
 use crate::broker::OwnedRecord;
+use es_core::Millis;
 use es_core::aggregate::{Aggregate, Folds};
 use es_core::envelope::{Envelope, Provenance, header};
 use es_core::record::{Place, RecordBatch, Role};
+use es_core::runner::Guarantee;
 use es_core::task::entry::{Entry, id_digest};
 use es_core::task::layout::Position;
 use es_core::task::memory::Remembered;
@@ -13,7 +15,10 @@ use std::collections::BTreeMap;
 /// What happened to every aggregate, in the order of the inputs.
 #[derive(Debug, Clone)]
 pub struct Folding<A: Aggregate> {
-    steps: BTreeMap<(i32, String), Vec<Step<A::Event>>>,
+    steps: BTreeMap<i32, BTreeMap<String, Vec<Step<A::Event>>>>,
+    /// The highest timestamp of an input that left something, by partition.
+    stream_time: BTreeMap<i32, Millis>,
+    rules: Rules,
 }
 
 /// One record's part of it.
@@ -28,32 +33,125 @@ struct Step<E> {
 }
 
 impl<A: Aggregate> Folding<A> {
-    /// The newest entry of a key.
-    pub fn entry(&self, partition: i32, id: &str) -> Option<Entry<A>> {
-        Some(refold(self.steps.get(&(partition, id.to_owned()))?, |_, _| true))
+    /// Nothing has happened yet.
+    pub fn new(rules: Rules) -> Self {
+        Folding { steps: BTreeMap::new(), stream_time: BTreeMap::new(), rules }
     }
 
-    /// A partition's entries as of a position: after the events and the outcomes before it.
-    pub fn entries_at(&self, partition: i32, position: &Position) -> impl Iterator<Item = (&str, Entry<A>)> {
-        let of_it = self.steps.iter().filter(move |((p, _), _)| *p == partition);
+    /// Takes one more record of the events or of the outcomes topic in. The records of each topic and partition come in their order. Returns the event
+    /// of one that counts.
+    ///
+    /// # Errors
+    /// A record that is no event, no outcome or no aggregate's.
+    pub fn add(&mut self, record: &OwnedRecord, is_event: bool) -> Result<Option<&A::Event>, String> {
+        let from = provenance(record)?;
+        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+        let id = key.ok_or_else(|| format!("{} has no key", place(record)))?;
+        let event = if is_event { Some(event::<A>(record)?) } else { None };
+        let causation_id = text(record, header::CAUSATION_ID).map(str::to_owned);
+        let time = self.stream_time.entry(record.partition).or_insert(Millis::MIN);
+        *time = from.timestamp.max(*time);
+        let of_it = self.steps.entry(record.partition).or_default();
+        if !of_it.contains_key(id) {
+            of_it.insert(id.to_owned(), Vec::new());
+        }
+        let steps = of_it.get_mut(id).expect("it was just made sure of");
+        let whole = |s: &Step<A::Event>| s.event.is_some() && s.from.index + 1 == s.from.count;
+        if self.rules.guarantee == Guarantee::AtLeastOnce {
+            // Where a decision is there again as a whole, the first one counts, as the engine has it; a part of one counts as what it is.
+            let known = match event {
+                Some(_) => steps.iter().any(|s| whole(s) && s.from.offset >= from.offset),
+                None => steps.iter().any(|s| s.event.is_none() && s.from.offset >= from.offset),
+            };
+            if known {
+                return Ok(None);
+            }
+        }
+        let at = steps.partition_point(|s| s.from.offset <= from.offset);
+        steps.insert(at, Step { offset: record.offset, from, causation_id, event });
+        Ok(steps[at].event.as_ref())
+    }
+
+    /// All keys, partition by partition.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.steps.values().flat_map(|of_it| of_it.keys().map(String::as_str))
+    }
+
+    /// The newest entry of a key.
+    pub fn entry(&self, partition: i32, id: &str) -> Option<Entry<A>> {
+        Some(refold(self.steps.get(&partition)?.get(id)?, |_, _| true))
+    }
+
+    /// Whether nothing has happened.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// For each key what it was at a position: after the events and the outcomes before it. Of its inputs the offset behind the last one that has
+    /// left an event, and behind the last one that has left an outcome.
+    pub fn through(&self, partition: i32, position: &Position) -> impl Iterator<Item = (&str, i64, i64)> {
         let (events, outcomes) = (position.events, position.outcomes);
-        let before = move |_: &Entry<A>, step: &Step<A::Event>| step.offset < if step.event.is_some() { events } else { outcomes };
-        of_it.map(move |((_, id), steps)| (id.as_str(), refold(steps, before)))
+        // At least once, somebody else may have written what belongs to later inputs: a position says nothing of these.
+        let inputs = if self.rules.guarantee == Guarantee::AtLeastOnce { position.input } else { i64::MAX };
+        self.steps.get(&partition).into_iter().flatten().map(move |(id, steps)| {
+            let mut through = (0, 0);
+            for Step { offset, from, event, .. } in steps.iter().filter(|step| step.from.offset < inputs) {
+                match event {
+                    Some(_) if *offset < events && from.index + 1 == from.count => through.0 = from.offset + 1,
+                    None if *offset < outcomes => through.1 = from.offset + 1,
+                    _ => {}
+                }
+            }
+            (id.as_str(), through.0, through.1)
+        })
     }
 
     /// Whether this is what the log makes of the key with as many events, and with the outcomes of as many inputs: the same state, watermarks and
     /// memory.
     pub fn had(&self, partition: i32, id: &str, entry: &Entry<A>) -> bool {
-        if entry.is_new() {
-            return true;
-        }
-        let Some(steps) = self.steps.get(&(partition, id.to_owned())) else { return false };
-        let known = refold(steps, |so_far, step| match step.event {
+        entry.is_new() || self.like(partition, id, entry).is_some_and(|known| self.same(partition, &known, entry))
+    }
+
+    /// The same but for the memory of command ids, parts of which are kept under other keys.
+    pub fn had_state(&self, partition: i32, id: &str, entry: &Entry<A>) -> bool {
+        entry.is_new() || self.like(partition, id, entry).is_some_and(|known| same_state(&known, entry))
+    }
+
+    /// What the log makes of the key with as many events, and with the outcomes of as many inputs, as this entry claims to have.
+    pub fn like(&self, partition: i32, id: &str, entry: &Entry<A>) -> Option<Entry<A>> {
+        let steps = self.steps.get(&partition)?.get(id)?;
+        Some(refold(steps, |so_far, step| match step.event {
             Some(_) => so_far.sequence < entry.sequence,
             None => step.from.offset < entry.outcomes_through,
-        });
-        same(&known, entry)
+        }))
     }
+
+    /// What is wrong with an entry that never was, for people.
+    pub(crate) fn explain(&self, partition: i32, id: &str, entry: &Entry<A>) -> String {
+        let known = self.like(partition, id, entry).as_ref().map_or_else(|| "nothing".to_owned(), show);
+        format!("`{id}` was never the fold of the log: {}; the log makes {known} of it", show(entry))
+    }
+
+    /// Whether two entries are the same but for command ids that are forgotten by now: what is too old may be dropped sooner or later.
+    pub fn same(&self, partition: i32, one: &Entry<A>, other: &Entry<A>) -> bool {
+        let now = self.stream_time.get(&partition).copied().unwrap_or(Millis::MIN);
+        let horizon = self.rules.horizon(now);
+        fn memory<A>(entry: &Entry<A>, horizon: Millis) -> impl Iterator<Item = &Remembered> {
+            entry.memory.iter().filter(move |m| m.time >= horizon)
+        }
+        same_state(one, other) && memory(one, horizon).eq(memory(other, horizon))
+    }
+}
+
+/// The states are compared by their bytes, as they need not implement `PartialEq`.
+fn same_state<A: Aggregate>(one: &Entry<A>, other: &Entry<A>) -> bool {
+    let numbers = |e: &Entry<A>| (e.sequence, e.events_through, e.outcomes_through, e.present);
+    let bytes = |e: &Entry<A>| {
+        let mut bytes = Vec::new();
+        es_core::task::layout::write(&e.state, &mut bytes).expect("a state can be written");
+        bytes
+    };
+    numbers(one) == numbers(other) && bytes(one) == bytes(other)
 }
 
 /// Folds the steps that are `wanted`.
@@ -75,22 +173,12 @@ fn refold<A: Aggregate>(steps: &[Step<A::Event>], wanted: impl Fn(&Entry<A>, &St
             }
             None => entry.outcomes_through = from.offset + 1,
         }
-        if let (true, Some(id)) = (from.remember, causation_id) {
+        let whole = event.is_none() || from.index + 1 == from.count;
+        if let (true, Some(id)) = (from.remember && whole, causation_id) {
             entry.memory.insert(Remembered { id: id_digest(id), digest: from.digest, offset: from.offset, time: from.timestamp });
         }
     }
     entry
-}
-
-/// The states are compared by their bytes, as they need not implement `PartialEq`.
-fn same<A: Aggregate>(one: &Entry<A>, other: &Entry<A>) -> bool {
-    let numbers = |e: &Entry<A>| (e.sequence, e.events_through, e.outcomes_through, e.present);
-    let bytes = |e: &Entry<A>| {
-        let mut bytes = Vec::new();
-        es_core::task::layout::write(&e.state, &mut bytes).expect("a state can be written");
-        bytes
-    };
-    numbers(one) == numbers(other) && one.memory == other.memory && bytes(one) == bytes(other)
 }
 
 /// An entry for people.
@@ -111,34 +199,23 @@ pub(crate) fn show<A: Aggregate>(entry: &Entry<A>) -> String {
 /// # Errors
 /// A record that is no event, no outcome or no aggregate's.
 pub fn fold<A: Aggregate>(evidence: &Evidence) -> Result<Folding<A>, String> {
-    let events = evidence.events.iter().map(|r| (r, true));
-    let outcomes = evidence.outcomes.iter().map(|r| (r, false));
-    let mut steps = Vec::new();
-    for (record, is_event) in events.chain(outcomes) {
-        let from = provenance(record)?;
-        steps.push(((record.partition, from.offset, from.index), record, is_event, from));
-    }
-    steps.sort_by_key(|(order, ..)| *order);
-    let mut all: BTreeMap<(i32, String), Vec<Step<A::Event>>> = BTreeMap::new();
-    for (_, record, is_event, from) in steps {
-        let id = record.key.clone().and_then(|key| String::from_utf8(key).ok()).ok_or_else(|| format!("{} has no key", place(record)))?;
-        let event = if is_event { Some(event::<A>(record)?) } else { None };
-        let causation_id = text(record, header::CAUSATION_ID).map(str::to_owned);
-        all.entry((record.partition, id)).or_default().push(Step { offset: record.offset, from, causation_id, event });
-    }
-    Ok(Folding { steps: all })
+    fold_by(&Rules::default(), evidence)
+}
+
+/// The same under other rules.
+///
+/// # Errors
+/// As [`fold`].
+pub fn fold_by<A: Aggregate>(rules: &Rules, evidence: &Evidence) -> Result<Folding<A>, String> {
+    let mut folding = Folding::new(*rules);
+    evidence.events.iter().try_for_each(|record| folding.add(record, true).map(drop))?;
+    evidence.outcomes.iter().try_for_each(|record| folding.add(record, false).map(drop))?;
+    Ok(folding)
 }
 
 fn event<A: Aggregate>(record: &OwnedRecord) -> Result<<A as Folds>::Event, String> {
     let mut batch = RecordBatch::new();
-    let mut copy = batch.push(Place::new(Role::Events, record.partition), record.timestamp);
-    copy.offset(record.offset).key(record.key.as_deref().unwrap_or_default());
-    for (name, value) in &record.headers {
-        copy.header(name, value);
-    }
-    if let Some(value) = &record.value {
-        copy.value(value);
-    }
+    record.copy_to(Place::new(Role::Events, record.partition), &mut batch);
     let envelope = Envelope::<<A as Folds>::Event>::read(&batch.get(0)).map_err(|e| format!("{}: {e}", place(record)))?;
     Ok(envelope.event)
 }

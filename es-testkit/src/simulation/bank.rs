@@ -1,11 +1,12 @@
-//! What is simulated: accounts, and those who send commands to them, well-behaved or not.
+//! The bank that is simulated: accounts, transfers between them, and a table of all that moves.
 
 use super::random::Random;
-use crate::broker::Cluster;
-use es_core::envelope::header;
-use es_core::partition::partition_of;
-use es_core::{Aggregate, Command, Context, Decide, Decision, Draft, emit, event, nothing, reject};
+use super::subject::{Order, Subject, Witness};
+use es_core::{Aggregate, Command, Context, Decide, Decision, Draft, Fold, emit, event, nothing, reject};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 /// What happens to an account.
 #[event(aggregate = "account")]
@@ -85,108 +86,136 @@ impl Decide for Account {
     }
 }
 
-/// Sends commands.
-#[derive(Debug)]
-pub(super) struct Senders {
-    random: Random,
-    accounts: u64,
-    sent: Vec<Sent>,
-    ids: u64,
+/// All that has moved on an account, in its order: a table over the same events.
+#[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[aggregate(id = String, event = AccountEvent, version = 1, name = "journal")]
+pub struct Journal {
+    /// How often something moved.
+    pub movements: u64,
+    /// Of all amounts in their order, so that a table that has one twice, or two in another order, is another one.
+    pub digest: u64,
 }
 
-#[derive(Debug, Clone)]
-struct Sent {
-    key: String,
-    id: String,
-    name: &'static str,
-    value: Vec<u8>,
+impl Journal {
+    fn enter(&mut self, amount: u64) {
+        self.movements += 1;
+        self.digest = (self.digest ^ amount).wrapping_mul(0x0100_0000_01b3).rotate_left(7);
+    }
 }
 
-impl Senders {
-    pub(super) fn new(mut random: Random) -> Self {
-        let accounts = random.between(2, 14);
-        Senders { random, accounts, sent: Vec::new(), ids: 0 }
+impl Fold<Deposited> for Journal {
+    fn fold(&mut self, Deposited { amount }: Deposited) {
+        self.enter(amount);
+    }
+}
+
+impl Fold<Withdrawn> for Journal {
+    fn fold(&mut self, Withdrawn { amount }: Withdrawn) {
+        self.enter(!amount);
+    }
+}
+
+/// The bank's part of a simulation: what its customers want, its clerk who carries transfers out, and its auditor.
+pub(super) fn subject(random: &mut Random) -> Subject<Account> {
+    let accounts = random.between(2, 14);
+    let keys: Vec<String> = (0..accounts).map(|n| format!("acct-{n}")).collect();
+    let clerk = Rc::new(RefCell::new(Clerk::default()));
+    let (customers, all) = (Rc::clone(&clerk), keys.clone());
+    let orders = move |random: &mut Random| {
+        if random.chance(60) {
+            return customers.borrow_mut().transfer(random, &all);
+        }
+        Order::new(command(random))
+    };
+    Subject { keys, orders: Box::new(orders), witness: Box::new(Auditor { balances: BTreeMap::new(), clerk }) }
+}
+
+fn command(random: &mut Random) -> AccountCommand {
+    let amount = random.between(1, 50);
+    match random.below(60) {
+        0..27 => AccountCommand::Deposit { amount },
+        27..42 => AccountCommand::Withdraw { amount },
+        42..51 => AccountCommand::Salary { amount, fee: random.below(amount / 2 + 1) },
+        51..58 => AccountCommand::Touch,
+        // More than half of all there is, and than all that is drawn meanwhile: the second one overflows on the same account, and nothing else does.
+        _ => AccountCommand::Deposit { amount: u64::MAX / 2 + (1 << 20) },
+    }
+}
+
+/// Moves money from one account to another: when the withdrawal has become an event, the deposit is sent, under an id of its own.
+#[derive(Default)]
+struct Clerk {
+    transfers: Vec<Transfer>,
+    due: VecDeque<Order<AccountCommand>>,
+}
+
+struct Transfer {
+    to: String,
+    withdrawn: Vec<u64>,
+    deposited: Vec<u64>,
+}
+
+impl Clerk {
+    fn transfer(&mut self, random: &mut Random, accounts: &[String]) -> Order<AccountCommand> {
+        let (from, to) = (random.pick(accounts), random.pick(accounts));
+        let number = self.transfers.len();
+        self.transfers.push(Transfer { to, withdrawn: Vec::new(), deposited: Vec::new() });
+        let command = AccountCommand::Withdraw { amount: random.between(1, 50) };
+        Order { key: Some(from), id: Some(format!("transfer-{number}-out")), command }
     }
 
-    /// The keys that commands may have, wherever they lie.
-    pub(super) fn keys(&self) -> impl Iterator<Item = String> + use<> {
-        (0..self.accounts).map(|n| format!("acct-{n}"))
-    }
-
-    pub(super) fn any_key(&mut self) -> String {
-        format!("acct-{}", self.random.below(self.accounts))
-    }
-
-    /// Sends one command, and tells of it.
-    pub(super) fn send(&mut self, cluster: &Cluster, topic: &str) -> String {
-        let key = self.any_key();
-        match self.random.below(100) {
-            0..7 if !self.sent.is_empty() => {
-                let again = self.random.pick(&self.sent);
-                self.write(cluster, topic, &again, "again")
+    fn saw(&mut self, cause: &str, event: &AccountEvent) {
+        let Some((number, side)) = cause.strip_prefix("transfer-").and_then(|rest| rest.split_once('-')) else { return };
+        let Some(transfer) = number.parse().ok().and_then(|n: usize| self.transfers.get_mut(n)) else { return };
+        match (side, event) {
+            ("out", AccountEvent::Withdrawn { amount }) => {
+                transfer.withdrawn.push(*amount);
+                let command = AccountCommand::Deposit { amount: *amount };
+                self.due.push_back(Order { key: Some(transfer.to.clone()), id: Some(format!("transfer-{number}-in")), command });
             }
-            7..10 if !self.sent.is_empty() => {
-                let mut other = self.random.pick(&self.sent);
-                other.value = br#"{"amount":7}"#.to_vec();
-                other.name = "Deposit";
-                self.write(cluster, topic, &other, "conflict")
-            }
-            10..14 => self.poison(cluster, topic, &key),
-            14..16 => {
-                let partitions = cluster.topic(topic).expect("the topic exists").partitions;
-                let wrong = (partition_of(key.as_bytes(), partitions) + 1) % partitions;
-                let offset = put(cluster, topic, wrong, Some(&key), &[(header::TYPE, b"Deposit")], Some(br#"{"amount":5}"#));
-                format!("a deposit for {key} in the wrong partition {wrong}, offset {offset}")
-            }
-            _ => {
-                let command = self.command();
-                let mut value = Vec::new();
-                command.encode(&mut value).expect("a command can be written");
-                self.ids += 1;
-                let one = Sent { key, id: format!("c{}", self.ids), name: command.name(), value };
-                if self.random.chance(800) {
-                    self.sent.push(one.clone());
-                    return self.write(cluster, topic, &one, "a command");
-                }
-                let (partition, offset) =
-                    cluster.produce(topic, &one.key, &[(header::TYPE, one.name.as_bytes())], &one.value).expect("the topic exists");
-                format!("a command without an id: {} for {} at {partition}/{offset}", one.name, one.key)
-            }
+            ("in", AccountEvent::Deposited { amount }) => transfer.deposited.push(*amount),
+            // Somebody else has used the id, for another command.
+            _ => {}
         }
     }
+}
 
-    fn command(&mut self) -> AccountCommand {
-        let amount = self.random.between(1, 50);
-        match self.random.below(20) {
-            0..9 => AccountCommand::Deposit { amount },
-            9..14 => AccountCommand::Withdraw { amount },
-            14..17 => AccountCommand::Salary { amount, fee: self.random.below(amount / 2 + 1) },
-            17..19 => AccountCommand::Touch,
-            // More than half of all there is: the second one overflows on the same account.
-            _ => AccountCommand::Deposit { amount: u64::MAX / 2 + 1 },
+struct Auditor {
+    balances: BTreeMap<String, i128>,
+    clerk: Rc<RefCell<Clerk>>,
+}
+
+impl Witness<Account> for Auditor {
+    fn saw(&mut self, key: &str, cause: &str, event: &AccountEvent) -> Result<(), String> {
+        if !self.balances.contains_key(key) {
+            self.balances.insert(key.to_owned(), 0);
         }
-    }
-
-    fn poison(&mut self, cluster: &Cluster, topic: &str, key: &str) -> String {
-        let partitions = cluster.topic(topic).expect("the topic exists").partitions;
-        let own = partition_of(key.as_bytes(), partitions);
-        let (what, offset) = match self.random.below(5) {
-            0 => ("no JSON", put(cluster, topic, own, Some(key), &[(header::TYPE, b"Deposit")], Some(b"{"))),
-            1 => ("an unknown type", put(cluster, topic, own, Some(key), &[(header::TYPE, b"Rob")], Some(b"{}"))),
-            2 => ("a tombstone", put(cluster, topic, own, Some(key), &[(header::TYPE, b"Deposit")], None)),
-            3 => ("no key", put(cluster, topic, own, None, &[(header::TYPE, b"Touch")], Some(b"{}"))),
-            _ => ("a torn header", put(cluster, topic, own, Some(key), &[(header::TYPE, b"\xff")], Some(b"{}"))),
+        let balance = self.balances.get_mut(key).expect("it was just made sure of");
+        *balance += match *event {
+            AccountEvent::Deposited { amount } => i128::from(amount),
+            AccountEvent::Withdrawn { amount } => -i128::from(amount),
         };
-        format!("poison at {own}/{offset}: {what}")
+        self.clerk.borrow_mut().saw(cause, event);
+        if *balance < 0 { Err(format!("the balance of `{key}` is {balance}")) } else { Ok(()) }
     }
 
-    fn write(&self, cluster: &Cluster, topic: &str, one: &Sent, what: &str) -> String {
-        let headers = [(header::TYPE, one.name.as_bytes()), (header::ID, one.id.as_bytes())];
-        let (partition, offset) = cluster.produce(topic, &one.key, &headers, &one.value).expect("the topic exists");
-        format!("{what}: {} {} {} for {} at {partition}/{offset}", one.id, one.name, String::from_utf8_lossy(&one.value), one.key)
+    fn next_order(&mut self) -> Option<Order<AccountCommand>> {
+        self.clerk.borrow_mut().due.pop_front()
     }
-}
 
-fn put(cluster: &Cluster, topic: &str, partition: i32, key: Option<&str>, headers: &[(&str, &[u8])], value: Option<&[u8]>) -> i64 {
-    cluster.produce_to(topic, partition, key.map(str::as_bytes), headers, value).expect("the topic exists")
+    fn at_rest(&self, states: &BTreeMap<String, Option<Account>>, forgets: bool) -> Result<(), String> {
+        for (id, account) in states {
+            let known = self.balances.get(id).copied().unwrap_or(0);
+            let state = account.as_ref().map_or(0, |a| i128::from(a.balance));
+            if known != state {
+                return Err(format!("`{id}` has {state}, and deposits − withdrawals are {known}"));
+            }
+        }
+        for (number, transfer) in self.clerk.borrow().transfers.iter().enumerate().filter(|_| !forgets) {
+            if transfer.withdrawn.len() > 1 || transfer.withdrawn != transfer.deposited {
+                return Err(format!("of transfer {number}, {:?} was withdrawn and {:?} deposited", transfer.withdrawn, transfer.deposited));
+            }
+        }
+        Ok(())
+    }
 }

@@ -2,7 +2,8 @@
 
 use super::random::Random;
 use es_core::envelope::HeaderStyle;
-use es_core::runner::{Changelog, Settings};
+use es_core::runner::{Changelog, Guarantee, Settings};
+use es_core::task::BadRows;
 use std::time::Duration;
 
 /// A fault that somebody commits at its moment.
@@ -14,40 +15,99 @@ pub(super) enum Fault {
     CrashAndTakeover,
     /// kill -9, and the disk is gone.
     LoseDisk,
+    /// The power goes: what was written last is gone too, as nothing was synced.
+    PowerLoss,
+    /// kill -9, and some tasks' spaces are gone: half a deletion of the folder.
+    HalfDisk,
+    /// kill -9, and somebody puts an old backup of the disk back. The first time the backup is made.
+    OldDisk,
+    /// kill -9, and the disk is one that another cluster's log was folded into.
+    ForeignDisk,
+    /// kill -9, and the disk was folded from another log of the same topics.
+    OtherLog,
     /// Sleeps past its session, and goes on as if nothing had been.
     Zombie,
+    /// Sleeps past the time-out of its transaction.
+    Doze,
     /// A nap within its session.
     Nap,
     /// Another producer takes its `transactional.id`.
     Fence,
+    /// The brokers forget its `transactional.id`.
+    ForgetId,
     /// The group expels it.
     Expel,
     /// The next store write fails.
     FailWrite,
     /// It cannot reach the cluster.
     CutOff,
+    /// What it sends reaches the cluster, and nothing comes back.
+    Deaf,
     /// Stops in good order, and starts again.
     Restart,
-    /// The changelog is compacted.
+    /// Stops in good order while it cannot reach the cluster.
+    StopAlone,
+    /// The changelog is compacted, and keeps tombstones or not.
     Compact,
     /// Stops in good order, and whoever starts from now on writes the changelog otherwise.
     Reconfigure,
+    /// kill -9 of all processes at once.
+    Outage,
+    /// The same, and before they are back the group's offsets are set back.
+    ResetOffsets,
 }
 
-const FAULTS: [Fault; 12] = [
-    Fault::CrashAndRestart,
-    Fault::CrashAndTakeover,
-    Fault::LoseDisk,
-    Fault::Zombie,
-    Fault::Nap,
-    Fault::Fence,
-    Fault::Expel,
-    Fault::FailWrite,
-    Fault::CutOff,
-    Fault::Restart,
-    Fault::Compact,
-    Fault::Reconfigure,
-];
+impl Fault {
+    /// All of them.
+    pub(super) const ALL: [Fault; 23] = {
+        use Fault::*;
+        [
+            CrashAndRestart,
+            CrashAndTakeover,
+            LoseDisk,
+            PowerLoss,
+            HalfDisk,
+            OldDisk,
+            ForeignDisk,
+            OtherLog,
+            Zombie,
+            Doze,
+            Nap,
+            Fence,
+            ForgetId,
+            Expel,
+            FailWrite,
+            CutOff,
+            Deaf,
+            Restart,
+            StopAlone,
+            Compact,
+            Reconfigure,
+            Outage,
+            ResetOffsets,
+        ]
+    };
+}
+
+/// A table that is simulated beside the aggregate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TablePlan {
+    /// Over the aggregate's own events.
+    OverAggregate,
+    /// Over an events topic of somebody else, who also writes what cannot be folded.
+    OverLedger(BadRows),
+}
+
+/// How the clocks of those who send commands go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clocks {
+    /// All the same.
+    Right,
+    /// Some are an hour ahead, some an hour behind.
+    AnHourOff,
+    /// Now and then time leaps ahead, by so many milliseconds at most.
+    Leap(u64),
+}
 
 /// What a seed decides.
 #[derive(Debug, Clone)]
@@ -65,13 +125,27 @@ pub(super) struct Plan {
     pub(super) session_timeout: Duration,
     pub(super) transaction_timeout: Duration,
     pub(super) max_records: usize,
+    /// Of a thousand looks at whether a store write has ended, so many find none.
+    pub(super) slow_disk: u64,
+    pub(super) clocks: Clocks,
+    pub(super) table: Option<TablePlan>,
 }
 
 impl Plan {
     pub(super) fn draw(random: &mut Random) -> Self {
+        let guarantee = if random.chance(100) { Guarantee::AtLeastOnce } else { Guarantee::ExactlyOnce };
+        let short = random.millis(200, 5000);
+        let is_short = random.chance(200);
+        let clocks = match random.below(10) {
+            0..2 => Clocks::AnHourOff,
+            2..4 => Clocks::Leap(2 * short.as_millis() as u64),
+            _ => Clocks::Right,
+        };
         let settings = Settings {
-            changelog: changelog(random),
+            guarantee,
+            changelog: changelog(guarantee, random),
             headers: random.pick(&[HeaderStyle::Full, HeaderStyle::Compact]),
+            command_memory: if is_short { short } else { Duration::from_secs(24 * 60 * 60) },
             batch_records: random.pick(&[1, 3, 10, 1000]),
             batch_bytes: random.pick(&[500, 16 << 20]),
             commit_interval: random.millis(1, 100),
@@ -90,8 +164,14 @@ impl Plan {
         let pause = random.pick(&[20, 100, 400]);
         let length = (commands / burst * 2).max(8) * pause;
         let count = random.between(5, 12);
-        let mut faults: Vec<(Duration, Fault)> = (0..count).map(|_| (random.millis(1, length), random.pick(&FAULTS))).collect();
+        let mut faults: Vec<(Duration, Fault)> = (0..count).map(|_| (random.millis(1, length), random.pick(&Fault::ALL))).collect();
         faults.sort_by_key(|(at, _)| *at);
+        let table = match random.below(16) {
+            0 => Some(TablePlan::OverAggregate),
+            1..3 => Some(TablePlan::OverLedger(BadRows::DeadLetter)),
+            3 => Some(TablePlan::OverLedger(BadRows::Stop)),
+            _ => None,
+        };
         Plan {
             processes: random.between(2, 3),
             settings,
@@ -103,13 +183,23 @@ impl Plan {
             session_timeout: Duration::from_millis(3000),
             transaction_timeout: random.millis(1500, 5000),
             max_records: random.pick(&[1, 7, 500]),
+            slow_disk: random.pick(&[0, 0, 300, 900]),
+            clocks,
+            table,
         }
+    }
+
+    /// Whether command ids are forgotten while it runs.
+    pub(super) fn forgets(&self) -> bool {
+        self.settings.command_memory < Duration::from_secs(3 * 60 * 60)
     }
 }
 
-/// When the changelog is written.
-pub(super) fn changelog(random: &mut Random) -> Changelog {
+/// When the changelog is written. At least once there is none: nothing fences what a dead process has sent, and an entry that arrives late would
+/// hide the newer one.
+pub(super) fn changelog(guarantee: Guarantee, random: &mut Random) -> Changelog {
     match random.below(4) {
+        _ if guarantee == Guarantee::AtLeastOnce => Changelog::Off,
         0 => Changelog::Off,
         1 => Changelog::EachCommit,
         _ => Changelog::Checkpoint { every: random.millis(10, 1500) },

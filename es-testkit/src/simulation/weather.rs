@@ -1,5 +1,6 @@
 //! The network of a simulation: what becomes of each call, drawn from the seed.
 
+use super::hits::FaultId;
 use super::random::Random;
 use super::trace::Trace;
 use crate::broker::{Answer, Call, CallKind, Network, Verdict};
@@ -20,12 +21,71 @@ struct State {
     /// A commit or an abort that takes longer than this counts as uncertain.
     uncertain_after: Duration,
     cut_off: BTreeSet<u64>,
+    deaf: BTreeSet<u64>,
     names: BTreeMap<u64, String>,
+    /// The produce call that is being made loses all records but these.
+    carried: Option<u64>,
 }
+
+/// What can become of a call beside its success, by the kind of the call.
+pub(super) const CALLS: [(CallKind, &str); 48] = {
+    use CallKind::*;
+    [
+        (Commit, "refused"),
+        (Commit, "reply lost, applied"),
+        (Commit, "reply lost, applied, fatal"),
+        (Commit, "request lost"),
+        (Commit, "request late"),
+        (Commit, "slow"),
+        (Commit, "sent twice, the second late"),
+        (Commit, "sent twice, reply lost"),
+        (Commit, "abortable"),
+        (Abort, "refused"),
+        (Abort, "reply lost, applied"),
+        (Abort, "reply lost, applied, fatal"),
+        (Abort, "request lost"),
+        (Abort, "request late"),
+        (Abort, "slow"),
+        (Abort, "sent twice, the second late"),
+        (Abort, "sent twice, reply lost"),
+        (Abort, "abortable"),
+        (Produce, "applied, abortable"),
+        (Produce, "applied, unknown"),
+        (Produce, "late, unknown"),
+        (Produce, "a part applied"),
+        (Produce, "reply late"),
+        (Produce, "request late"),
+        (Produce, "refused"),
+        (SendOffsets, "applied, abortable"),
+        (SendOffsets, "applied, unknown"),
+        (SendOffsets, "late, unknown"),
+        (SendOffsets, "reply lost"),
+        (SendOffsets, "reply late"),
+        (SendOffsets, "request late"),
+        (SendOffsets, "refused"),
+        (InitProducer, "reply lost"),
+        (InitProducer, "reply late"),
+        (InitProducer, "request late"),
+        (InitProducer, "refused"),
+        (Describe, "reply late"),
+        (Describe, "request late"),
+        (Describe, "refused"),
+        (StableOffsets, "reply late"),
+        (StableOffsets, "request late"),
+        (StableOffsets, "refused"),
+        (Extents, "reply late"),
+        (Extents, "request late"),
+        (Extents, "refused"),
+        (Leave, "reply late"),
+        (Leave, "request late"),
+        (Leave, "refused"),
+    ]
+};
 
 impl Weather {
     pub(super) fn new(random: Random, trace: Trace, per_mille: u64, uncertain_after: Duration) -> Self {
-        let state = State { random, trace, per_mille, uncertain_after, cut_off: BTreeSet::new(), names: BTreeMap::new() };
+        let (cut_off, deaf, names) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        let state = State { random, trace, per_mille, uncertain_after, cut_off, deaf, names, carried: None };
         Weather(Arc::new(Mutex::new(state)))
     }
 
@@ -34,15 +94,30 @@ impl Weather {
         self.with(|state| {
             state.per_mille = 0;
             state.cut_off.clear();
+            state.deaf.clear();
         });
     }
 
-    pub(super) fn name(&self, client: u64, process: &str) {
-        self.with(|state| state.names.insert(client, process.to_owned()));
+    pub(super) fn name(&self, client: u64, process: String) {
+        self.with(|state| state.names.insert(client, process));
     }
 
-    pub(super) fn cut_off(&self, client: u64, cut: bool) {
-        self.with(|state| if cut { state.cut_off.insert(client) } else { state.cut_off.remove(&client) });
+    /// From now on this client reaches nobody.
+    pub(super) fn cut_off(&self, client: u64) {
+        self.with(|state| state.cut_off.insert(client));
+    }
+
+    /// From now on this client hears nothing.
+    pub(super) fn deafen(&self, client: u64) {
+        self.with(|state| state.deaf.insert(client));
+    }
+
+    /// From now on this client is connected as all are.
+    pub(super) fn connect(&self, client: u64) {
+        self.with(|state| {
+            state.cut_off.remove(&client);
+            state.deaf.remove(&client);
+        });
     }
 
     fn with<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
@@ -52,36 +127,41 @@ impl Weather {
 
 impl Network for Weather {
     fn call(&mut self, call: &Call<'_>) -> Verdict {
-        self.with(|state| {
-            let (fault, verdict) = state.decide(call);
-            let who = state.names.get(&call.client).map_or("?", String::as_str);
-            if fault.is_empty() {
-                state.trace.note(call.now, who, format_args!("{:?}", call.kind));
-            } else {
-                state.trace.fault(call.now, who, format_args!("{:?}", call.kind), fault);
-            }
-            verdict
-        })
+        self.with(|state| state.decide(call))
+    }
+
+    fn carries(&mut self, _: &Call<'_>, records: usize) -> usize {
+        self.with(|state| state.carried.take().map_or(records, |n| n as usize % records.max(1)))
     }
 
     fn connected(&mut self, client: u64) -> bool {
-        self.with(|state| !state.cut_off.contains(&client))
+        self.with(|state| !state.cut_off.contains(&client) && !state.deaf.contains(&client))
     }
 }
 
 impl State {
-    /// The fault's name, empty where there is none.
-    fn decide(&mut self, call: &Call<'_>) -> (&'static str, Verdict) {
+    fn decide(&mut self, call: &Call<'_>) -> Verdict {
         let ends = matches!(call.kind, CallKind::Commit | CallKind::Abort);
-        if self.cut_off.contains(&call.client) {
-            let kind = if ends { ErrorKind::Unknown } else { ErrorKind::Retriable };
-            return ("cut off", Verdict { arrivals: Vec::new(), answer: Answer::Error(Duration::from_millis(300), error(kind)) });
+        if self.cut_off.contains(&call.client) || self.deaf.contains(&call.client) {
+            let is_deaf = self.deaf.contains(&call.client);
+            let kind = match call.kind {
+                CallKind::Commit | CallKind::Abort => ErrorKind::Unknown,
+                // `Retriable` says that nothing was written.
+                CallKind::Produce if is_deaf => ErrorKind::Abortable,
+                _ => ErrorKind::Retriable,
+            };
+            let arrivals = if is_deaf { vec![Duration::ZERO] } else { Vec::new() };
+            return Verdict { arrivals, answer: Answer::Error(Duration::from_millis(300), error(kind)) };
         }
         if !self.random.chance(self.per_mille) {
             let (there, back) = (self.random.millis(0, 2), self.random.millis(0, 4));
-            return ("", Verdict::delayed(there, there + back));
+            return Verdict::delayed(there, there + back);
         }
-        if ends { self.end_of_transaction() } else { self.call(call.kind) }
+        let (fault, verdict) = if ends { self.end_of_transaction() } else { self.call(call.kind) };
+        let row = CALLS.iter().position(|known| *known == (call.kind, fault)).expect("every fault of a call is listed");
+        let who = self.names.get(&call.client).map_or("?", String::as_str);
+        self.trace.fault(call.now, who, format_args!("{:?}: {fault}", call.kind), FaultId::of_call(row));
+        verdict
     }
 
     fn end_of_transaction(&mut self) -> (&'static str, Verdict) {
@@ -121,6 +201,10 @@ impl State {
             }
             (CallKind::Produce | CallKind::SendOffsets, 2) => {
                 ("late, unknown", Verdict { arrivals: vec![late], answer: Answer::Error(soon, error(ErrorKind::Unknown)) })
+            }
+            (CallKind::Produce, 3) => {
+                self.carried = Some(random.next());
+                ("a part applied", Verdict { arrivals: vec![soon], answer: Answer::Error(late, error(ErrorKind::Abortable)) })
             }
             (CallKind::SendOffsets | CallKind::InitProducer, 3) => {
                 ("reply lost", Verdict { arrivals: vec![soon], answer: Answer::Error(soon, error(ErrorKind::Retriable)) })

@@ -175,4 +175,5 @@ mod tests {
     }
 
     es_testkit::laws!(Account, commands = sane_commands());
+    es_testkit::simulate!(Account, commands = sane_commands());
 }

@@ -1,0 +1,602 @@
+//! One simulation: the processes, their faults, the healing and the judgement.
+
+use super::auditor::{AggregateAudit, Answers, Audit, TableAudit};
+use super::bank::Journal;
+use super::hits::Checker;
+use super::ledger::Ledger;
+use super::plan::{Fault, Plan, TablePlan, changelog};
+use super::ports::{Ports, SlowDisk};
+use super::process::{Process, Setup, World};
+use super::random::Random;
+use super::senders::Senders;
+use super::subject::Subject;
+use super::trace::Trace;
+use super::weather::Weather;
+use crate::broker::{ClientConfig, Cluster, TopicConfig};
+use crate::checkers::{self, Violation};
+use crate::store::{MemoryDisk, MemoryStore};
+use es_core::record::Role;
+use es_core::runner::{Guarantee, RunnerError};
+use es_core::task::entry::Entry;
+use es_core::task::layout::{self, Identity, Position};
+use es_core::task::{BadRows, Commands, Rows, TaskError};
+use es_core::{Decide, Topology};
+use std::fmt;
+use std::time::Duration;
+
+/// The partitions of each topic.
+const PARTITIONS: i32 = 4;
+/// An entry of a disk that was folded from another log.
+const FOREIGN: &str = "of another log";
+/// The application comes to rest within this time after the faults have healed.
+const REST: Duration = Duration::from_secs(120);
+
+pub(super) struct Simulation<A: Decide> {
+    random: Random,
+    plan: Plan,
+    world: World,
+    aggregate: (Setup, AggregateAudit<A>),
+    table: Option<(Setup, TableAudit<Journal>)>,
+    processes: Vec<Process>,
+    senders: Senders<A>,
+    ledger: Option<Ledger>,
+    sent: u64,
+    next_burst: Duration,
+    /// When the offsets of which component are set back; nobody starts before.
+    reset: Option<(Duration, usize)>,
+}
+
+impl<A: Decide> Simulation<A> {
+    pub(super) fn new(seed: u64, ports: Ports, trace: Trace, subject: Subject<A>, may_have_table: bool) -> Self {
+        let mut random = Random::new(seed);
+        let mut plan = Plan::draw(&mut random);
+        plan.table = plan.table.filter(|_| may_have_table);
+        let cluster = Cluster::new("simulated");
+        cluster.set_timestamp(1_700_000_000_000);
+        let weather = Weather::new(random.split(), trace.clone(), plan.per_mille, plan.settings.uncertain_after);
+        cluster.set_network(weather.clone());
+        if trace.is_kept() {
+            trace.note(Duration::ZERO, "seed", format_args!("{seed}: {plan:?}"));
+        }
+        let world = World { cluster, weather, trace };
+        let topology = Topology::aggregate::<A>("test");
+        let setup = setup(&world, &plan, topology, ports, |setup, b, s, c| setup.lane(Commands::<A>::default(), b, s, c));
+        let input = setup.topology.topic(Role::Commands).expect("an aggregate has commands").to_owned();
+        let mut processes: Vec<Process> = (0..plan.processes).map(|n| Process::new(format!("p{n}"), n as usize, 0)).collect();
+        let (mut table, mut ledger) = (None, None);
+        if let Some(kind) = plan.table {
+            let mut topology = Topology::table::<Journal>("views");
+            if let TablePlan::OverLedger(_) = kind {
+                topology.set_topic(Role::Events, "ledger-events");
+                ledger = Some(Ledger::new(random.split(), "ledger-events", PARTITIONS));
+            }
+            let rows = |setup: &Setup, b, s, c| setup.lane(Rows::<Journal>::new(setup.bad_rows), b, s, c);
+            let setup = self::setup(&world, &plan, topology, Ports::default(), rows);
+            let audit = TableAudit::new(&setup, PARTITIONS);
+            table = Some((setup, audit));
+            let first = processes.len();
+            processes.extend((0..random.between(1, 2)).map(|n| Process::new(format!("v{n}"), first + n as usize, 1)));
+        }
+        let Subject { keys, orders, witness } = subject;
+        let audit = AggregateAudit::new(&setup, PARTITIONS, witness);
+        let senders = Senders::new(random.split(), &input, PARTITIONS, keys, orders, plan.clocks);
+        Simulation {
+            random,
+            plan,
+            world,
+            aggregate: (setup, audit),
+            table,
+            processes,
+            senders,
+            ledger,
+            sent: 0,
+            next_burst: Duration::ZERO,
+            reset: None,
+        }
+    }
+
+    pub(super) fn note(&self, who: &str, what: fmt::Arguments<'_>) {
+        self.world.trace.note(self.world.cluster.now(), who, what);
+    }
+
+    pub(super) fn run(&mut self) -> Result<(), Violation> {
+        let mut faults = std::mem::take(&mut self.plan.faults).into_iter().peekable();
+        while self.sent < self.plan.commands || faults.peek().is_some() || self.reset.is_some() {
+            let now = self.world.cluster.now();
+            while let Some((_, fault)) = faults.next_if(|(at, _)| *at <= now) {
+                self.commit_fault(fault)?;
+            }
+            self.set_offsets_back(now);
+            if now >= self.next_burst && self.sent < self.plan.commands {
+                self.send();
+            }
+            let until = faults.peek().map(|(at, _)| *at);
+            self.round(true, until)?;
+        }
+        self.heal();
+        self.come_to_rest(Duration::from_secs(7))?;
+        self.judge()
+    }
+
+    // ── What happens ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Every process does something, in some order; then time passes, where nothing happens until somebody has something to do.
+    fn round(&mut self, disturbed: bool, until: Option<Duration>) -> Result<(), Violation> {
+        let before = self.activity();
+        let now = self.world.cluster.now();
+        let first = self.random.below(self.processes.len() as u64) as usize;
+        for n in 0..self.processes.len() {
+            let index = (first + n) % self.processes.len();
+            self.wake(index, now);
+            let process = &self.processes[index];
+            // Whoever waits for a reply, or for something to do, looks less often: it would find nothing most of the time.
+            let looks = process.is_busy || self.world.cluster.has_reply(process.client) || self.random.chance(300);
+            if !looks || !process.is_awake(now) {
+                continue;
+            }
+            for _ in 0..self.random.between(1, 3) {
+                let before = self.activity();
+                let stopped = self.processes[index].step(&self.world).map_err(|panic| Violation::new("panic", panic))?;
+                if let Some(error) = stopped {
+                    self.ended(index, error, disturbed)?;
+                    break;
+                }
+                self.processes[index].is_busy = self.activity() != before;
+                if !self.processes[index].is_busy {
+                    break;
+                }
+            }
+        }
+        self.look()?;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.end(&self.world, false);
+        }
+        if self.random.chance(4) {
+            self.query()?;
+        }
+        let is_quiet = self.activity() == before;
+        let by = if is_quiet { self.quiet_time(now, until) } else { self.random.millis(0, 4) };
+        self.world.cluster.advance(by);
+        Ok(())
+    }
+
+    /// Grows with whatever happens.
+    fn activity(&self) -> (usize, u64) {
+        (self.world.trace.lines(), self.world.cluster.calls())
+    }
+
+    /// How long nothing happens, at most.
+    fn quiet_time(&mut self, now: Duration, until: Option<Duration>) -> Duration {
+        let processes = self.processes.iter().flat_map(|p| [p.asleep_until, p.boots_at, p.cut_off_until.unwrap_or_default()]);
+        let burst = (self.sent < self.plan.commands).then_some(self.next_burst);
+        let reset = self.reset.map(|(at, _)| at);
+        let all = processes.chain(until).chain(burst).chain(reset).chain(self.world.cluster.next_event());
+        let next = all.filter(|at| *at > now).min().map_or(Duration::MAX, |at| at - now);
+        next.min(self.random.millis(1, 200))
+    }
+
+    /// The auditors look, and what follows from it is sent.
+    fn look(&mut self) -> Result<(), Violation> {
+        let (setup, audit) = &mut self.aggregate;
+        audit.look(&self.world, setup)?;
+        while let Some(order) = audit.next_order() {
+            self.senders.carry_out(&self.world, order);
+        }
+        if let Some((setup, audit)) = &mut self.table {
+            audit.look(&self.world, setup)?;
+        }
+        Ok(())
+    }
+
+    /// Somebody asks some process for an entry.
+    fn query(&mut self) -> Result<(), Violation> {
+        let index = self.random.below(self.processes.len() as u64) as usize;
+        let id = match (&self.ledger, self.processes[index].component) {
+            (Some(ledger), 1) => ledger.any_key(&mut self.random),
+            _ => self.senders.any_key(),
+        };
+        let process = &self.processes[index];
+        let Some(Ok(Some(entry))) = process.lane.as_ref().map(|lane| lane.entry(&id)) else { return Ok(()) };
+        self.component(process.component).1.answered(&self.world, &process.name, &id, &*entry)
+    }
+
+    fn component(&self, index: usize) -> (&Setup, &dyn Audit) {
+        match &self.table {
+            Some((setup, audit)) if index == 1 => (setup, audit),
+            _ => (&self.aggregate.0, &self.aggregate.1),
+        }
+    }
+
+    fn component_mut(&mut self, index: usize) -> (&mut Setup, &mut dyn Audit) {
+        match &mut self.table {
+            Some((setup, audit)) if index == 1 => (setup, audit),
+            _ => (&mut self.aggregate.0, &mut self.aggregate.1),
+        }
+    }
+
+    /// Starts a process whose time has come, and connects it again.
+    fn wake(&mut self, index: usize, now: Duration) {
+        if self.processes[index].lane.is_none() && now >= self.processes[index].boots_at && self.reset.is_none() {
+            let setup = match &self.table {
+                Some((setup, _)) if self.processes[index].component == 1 => setup,
+                _ => &self.aggregate.0,
+            };
+            let disk = SlowDisk::new(self.random.split(), self.plan.slow_disk);
+            self.processes[index].start(&self.world, setup, disk);
+        }
+        let process = &mut self.processes[index];
+        if process.cut_off_until.take_if(|until| *until <= now).is_some() {
+            self.world.weather.connect(process.client);
+            self.world.trace.note(now, &process.name, format_args!("is connected again"));
+        }
+    }
+
+    /// A process has stopped by itself: whoever runs it starts it again, if the reason is one that a fault may give.
+    fn ended(&mut self, index: usize, error: Option<RunnerError>, disturbed: bool) -> Result<(), Violation> {
+        let now = self.world.cluster.now();
+        let Process { name, component, is_strict, .. } = &self.processes[index];
+        let (name, component, is_strict) = (name.clone(), *component, *is_strict);
+        let reason = error.as_ref().map_or_else(|| "in good order".to_owned(), ToString::to_string);
+        self.world.trace.note(now, &name, format_args!("has stopped: {reason}"));
+        let (setup, audit) = self.component_mut(component);
+        let allowed = match &error {
+            None | Some(RunnerError::Task(TaskError::Store { .. })) => true,
+            Some(RunnerError::Fenced { .. } | RunnerError::Broker { .. }) => disturbed,
+            // Whoever runs it reads the message, and declares what is to become of such records.
+            Some(RunnerError::Task(TaskError::BadRow { partition, offset, .. })) => {
+                setup.bad_rows = BadRows::DeadLetter;
+                is_strict && audit.is_bad_row(*partition, *offset)
+            }
+            Some(_) => false,
+        };
+        if !allowed {
+            return Err(Violation::new("stop", format!("{name} has stopped: {reason}")));
+        }
+        self.processes[index].boots_at = now + self.random.millis(0, 300);
+        Ok(())
+    }
+
+    fn send(&mut self) {
+        let now = self.world.cluster.now();
+        for _ in 0..self.random.between(1, self.plan.burst) {
+            self.senders.send(&self.world);
+            self.sent += 1;
+            if let Some(ledger) = &mut self.ledger {
+                ledger.write(&self.world);
+            }
+        }
+        self.next_burst = now + self.random.millis(1, self.plan.pause);
+    }
+
+    // ── Faults ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn commit_fault(&mut self, fault: Fault) -> Result<(), Violation> {
+        let now = self.world.cluster.now();
+        let index = self.random.below(self.processes.len() as u64) as usize;
+        let session = self.plan.session_timeout;
+        let keep = self.random.below(4) as usize;
+        let soon = now + self.random.millis(1, 500);
+        let later = now + self.random.millis(1, 4000);
+        let later_than_session = now + session + self.random.millis(1, 3000);
+        let process = &mut self.processes[index];
+        self.world.trace.fault(now, &process.name, format_args!("{fault:?}"), fault.into());
+        match fault {
+            Fault::CrashAndRestart => process.kill(keep, soon),
+            Fault::CrashAndTakeover => process.kill(keep, later_than_session),
+            Fault::LoseDisk => {
+                process.kill(keep, later);
+                process.disk = MemoryDisk::default();
+                process.foreign.clear();
+            }
+            Fault::PowerLoss => {
+                process.lose_power(self.random.below(12) as usize, later);
+                // What somebody else had put there may be back.
+                let tasks = process.disk.tasks();
+                process.foreign.extend(tasks.into_iter().filter(|task| process.disk.has(*task, &layout::entry_key(FOREIGN))));
+            }
+            Fault::HalfDisk => {
+                process.kill(keep, later);
+                for task in process.disk.tasks() {
+                    if self.random.chance(500) {
+                        process.disk.remove_task(task);
+                    }
+                }
+            }
+            Fault::OldDisk => match process.backup.take() {
+                // A copy that was made before somebody else's disk was put in.
+                Some(backup) => {
+                    process.kill(keep, later);
+                    process.disk = backup;
+                    process.foreign.clear();
+                }
+                None if process.foreign.is_empty() => process.backup = Some(process.disk.copy()),
+                None => {}
+            },
+            Fault::ForeignDisk | Fault::OtherLog => {
+                process.kill(keep, later);
+                make_foreign::<A>(process, fault == Fault::ForeignDisk);
+            }
+            Fault::Zombie => process.asleep_until = later_than_session,
+            Fault::Doze => process.asleep_until = now + self.plan.transaction_timeout + self.random.millis(1, 500),
+            Fault::Nap => process.asleep_until = now + self.random.millis(1, 2500),
+            Fault::Fence => {
+                self.world.cluster.init_producer(&process.transactional_id(), self.plan.transaction_timeout);
+            }
+            Fault::ForgetId => self.world.cluster.forget_transactional_id(&process.transactional_id()),
+            Fault::Expel => {
+                let group = self.component(self.processes[index].component).0.topology.group();
+                let members = self.world.cluster.group(&group).members;
+                if !members.is_empty() {
+                    let (member, _) = self.random.pick(&members);
+                    self.world.cluster.expel(&group, member);
+                }
+            }
+            Fault::FailWrite => process.disk.fail_next_write(),
+            Fault::CutOff | Fault::Deaf | Fault::StopAlone => {
+                match fault {
+                    Fault::Deaf => self.world.weather.deafen(process.client),
+                    _ => self.world.weather.cut_off(process.client),
+                }
+                process.cut_off_until = Some(now + self.random.millis(100, 5500));
+                if fault == Fault::StopAlone {
+                    process.stop(now);
+                }
+            }
+            Fault::Restart => process.stop(now),
+            Fault::Reconfigure => {
+                process.stop(now);
+                let component = process.component;
+                let changelog = changelog(self.plan.settings.guarantee, &mut self.random);
+                self.component_mut(component).0.settings.changelog = changelog;
+            }
+            Fault::Compact => {
+                let setup = self.component(self.processes[index].component).0;
+                let topic = setup.topology.topic(Role::Changelog).expect("a component has a changelog").to_owned();
+                let tombstones = self.random.pick(&[Duration::ZERO, Duration::from_secs(24 * 60 * 60)]);
+                self.world.cluster.set_config(&topic, TopicConfig { tombstones, ..TopicConfig::compacted() }).expect("the topic exists");
+                self.world.cluster.compact(&topic).expect("the topic exists");
+            }
+            Fault::Outage | Fault::ResetOffsets => {
+                for process in &mut self.processes {
+                    process.kill(keep, later_than_session);
+                }
+                // Where ids are forgotten, a repeated command is a new one when it is read again.
+                if fault == Fault::ResetOffsets && !self.plan.forgets() && self.reset.is_none() {
+                    self.reset = Some((now + session, self.processes[index].component));
+                }
+            }
+        }
+        match fault {
+            Fault::Outage | Fault::ResetOffsets => (0..self.processes.len()).try_for_each(|index| self.check_disk(index)),
+            _ => self.check_disk(index),
+        }
+    }
+
+    /// What an administrator does while nobody is in the group: it does not work before.
+    fn set_offsets_back(&mut self, now: Duration) {
+        let Some((_, component)) = self.reset.filter(|(at, _)| *at <= now) else { return };
+        let topology = self.component(component).0.topology.clone();
+        if !self.world.cluster.group(&topology.group()).members.is_empty() {
+            return;
+        }
+        self.reset = None;
+        let input = topology.topic(topology.input()).expect("a component has an input");
+        for partition in 0..PARTITIONS {
+            if let Some(committed) = self.world.cluster.committed_offset(&topology.group(), input, partition) {
+                let offset = committed.saturating_sub(self.random.below(20) as i64).max(0);
+                self.world.cluster.set_committed_offset(&topology.group(), input, partition, offset);
+                self.note("admin", format_args!("sets the offset of {input}-{partition} from {committed} to {offset}"));
+            }
+        }
+        self.component_mut(component).1.offsets_were_reset();
+    }
+
+    /// What a killed process has left on its disk is the fold of the committed log.
+    fn check_disk(&mut self, index: usize) -> Result<(), Violation> {
+        let process = &self.processes[index];
+        if process.lane.is_some() {
+            return Ok(());
+        }
+        let tasks: Vec<i32> = process.disk.tasks().into_iter().filter(|task| !process.foreign.contains(task)).collect();
+        self.component(process.component).1.disk(&self.world, &mut MemoryStore::new(&process.disk), &tasks)
+    }
+
+    // ── The end ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// From now on nothing goes wrong.
+    fn heal(&mut self) {
+        let now = self.world.cluster.now();
+        self.world.trace.note(now, "weather", format_args!("all faults have healed"));
+        self.world.weather.calm();
+        for process in &mut self.processes {
+            process.asleep_until = process.asleep_until.min(now + Duration::from_secs(4));
+            process.boots_at = process.boots_at.min(now + Duration::from_secs(4));
+            process.cut_off_until = None;
+        }
+        if let Some(ledger) = &mut self.ledger {
+            ledger.end(&self.world, true);
+        }
+    }
+
+    /// Waits until nothing is left to do; for `settled` at least, in which late requests arrive and members that only seem alive time out.
+    fn come_to_rest(&mut self, settled: Duration) -> Result<(), Violation> {
+        let healed = self.world.cluster.now();
+        // What was sent before may still fail: calls that are under way, and processes that are about to stop.
+        let grace = healed + Duration::from_secs(15);
+        // At least once, an offset that was sent long ago may still be the last one to arrive: what lies behind it is read again, after the next start.
+        let may_be_behind = self.plan.settings.guarantee == Guarantee::AtLeastOnce && settled > Duration::ZERO;
+        let wanted = PARTITIONS as usize * if self.table.is_some() { 2 } else { 1 };
+        let mut rounds = 0;
+        while rounds < 5 {
+            let now = self.world.cluster.now();
+            self.round(now < grace, None)?;
+            let at_rest = now >= healed + settled
+                && self.processes.iter().all(|p| p.is_awake(now) && p.is_idle())
+                && self.processes.iter().map(Process::tasks).sum::<usize>() == wanted
+                && (may_be_behind || self.is_caught_up());
+            rounds = if at_rest { rounds + 1 } else { 0 };
+            if now > healed + REST {
+                self.setups().filter(|_| !may_be_behind).try_for_each(|setup| checkers::at_rest(&self.world.cluster, &setup.topology))?;
+                let states: Vec<String> = self.processes.iter().map(Process::show).collect();
+                return Err(Violation::new("rest", format!("the application does not come to rest: {}", states.join(", "))));
+            }
+        }
+        self.world.trace.judged(Checker::Rest);
+        Ok(())
+    }
+
+    fn is_caught_up(&self) -> bool {
+        self.setups().all(|setup| checkers::at_rest(&self.world.cluster, &setup.topology).is_ok())
+    }
+
+    fn setups(&self) -> impl Iterator<Item = &Setup> {
+        self.table.as_ref().map(|(setup, _)| setup).into_iter().chain([&self.aggregate.0])
+    }
+
+    fn audit(&mut self) -> Result<(), Violation> {
+        let (setup, audit) = &mut self.aggregate;
+        audit.judge(&self.world, setup)?;
+        if let Some((setup, audit)) = &mut self.table {
+            audit.judge(&self.world, setup)?;
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self) -> Result<(), Violation> {
+        self.audit()?;
+        let before = self.answers()?;
+        self.stop()?;
+        for index in 0..self.processes.len() {
+            self.check_disk(index)?;
+        }
+        self.start_without_disks(&before)
+    }
+
+    /// Every key's entry, from the process that has it; compared with the log.
+    fn answers(&self) -> Result<[Answers; 2], Violation> {
+        let mut all = [Answers::new(), Answers::new()];
+        for (component, answers) in all.iter_mut().enumerate().take(1 + usize::from(self.table.is_some())) {
+            let audit = self.component(component).1;
+            for id in audit.keys() {
+                let lanes = self.processes.iter().filter(|p| p.component == component).filter_map(|p| p.lane.as_ref());
+                let Some(entry) = lanes.map(|lane| lane.entry(&id)).find_map(Result::ok) else {
+                    return Err(Violation::new("states", format!("nobody answers for `{id}`")));
+                };
+                answers.insert(id, entry);
+            }
+            audit.answers(&self.world, answers)?;
+        }
+        Ok(all)
+    }
+
+    fn stop(&mut self) -> Result<(), Violation> {
+        for process in &mut self.processes {
+            process.boots_at = Duration::MAX;
+            process.stop(self.world.cluster.now());
+        }
+        for _ in 0..10_000 {
+            for index in 0..self.processes.len() {
+                if let Some(error) = self.processes[index].step(&self.world).map_err(|panic| Violation::new("panic", panic))? {
+                    self.ended(index, error, false)?;
+                    self.processes[index].boots_at = Duration::MAX;
+                }
+            }
+            if self.processes.iter().all(|p| p.lane.is_none()) {
+                return self.look();
+            }
+            self.world.cluster.advance(Duration::from_millis(1));
+        }
+        Err(Violation::new("rest", "the application does not stop"))
+    }
+
+    /// One process of each component with an empty disk comes to the same entries, and leaves nothing undone.
+    fn start_without_disks(&mut self, before: &[Answers; 2]) -> Result<(), Violation> {
+        let mut seen = 0;
+        self.processes.retain(|process| {
+            let first = process.component == seen;
+            seen += usize::from(first);
+            first
+        });
+        for process in &mut self.processes {
+            process.disk = MemoryDisk::default();
+            process.foreign.clear();
+            process.boots_at = Duration::ZERO;
+        }
+        self.come_to_rest(Duration::ZERO)?;
+        let after = self.answers().map_err(|violation| Violation::new("restore", violation.what))?;
+        for (before, after) in before.iter().zip(&after) {
+            if let Some((id, _)) = before.iter().find(|(id, entry)| after[*id].is_some() != entry.is_some()) {
+                return Err(Violation::new("restore", format!("`{id}` is there, or is not, only before it was restored from nothing")));
+            }
+        }
+        self.world.trace.judged(Checker::Restore);
+        self.audit()?;
+        for setup in self.setups() {
+            checkers::at_rest(&self.world.cluster, &setup.topology)?;
+            self.world.trace.judged(Checker::AtRest);
+        }
+        Ok(())
+    }
+}
+
+fn setup(
+    world: &World,
+    plan: &Plan,
+    topology: Topology,
+    ports: Ports,
+    make: fn(&Setup, super::ports::BrokerPort, super::ports::StorePort, crate::app::VirtualClock) -> Box<dyn super::lane::Lane>,
+) -> Setup {
+    world.cluster.create_topics(&topology, PARTITIONS).expect("the topics can be created");
+    let config = ClientConfig {
+        session_timeout: plan.session_timeout,
+        rebalance_timeout: plan.session_timeout,
+        transaction_timeout: plan.transaction_timeout,
+        max_records: plan.max_records,
+        guarantee: plan.settings.guarantee,
+        ..ClientConfig::of(&topology, "")
+    };
+    let bad_rows = match plan.table {
+        Some(TablePlan::OverLedger(policy)) => policy,
+        _ => BadRows::Stop,
+    };
+    Setup { topology, settings: plan.settings.clone(), config, bad_rows, ports, make }
+}
+
+/// Makes a disk one that was folded from another log: of another cluster, or of one that had other events; with something in it that this log does
+/// not know.
+fn make_foreign<A: Decide>(process: &mut Process, other_cluster: bool) {
+    for task in process.disk.tasks() {
+        if process.disk.has(task, &layout::entry_key(FOREIGN)) {
+            continue;
+        }
+        let mut is_foreign = false;
+        if other_cluster {
+            process.disk.alter(task, layout::IDENTITY, |identity| {
+                let mut identity: Identity = layout::read(identity?).expect("an identity can be read");
+                identity.cluster = "another".to_owned();
+                is_foreign = true;
+                Some(written(&identity))
+            });
+        } else {
+            process.disk.alter(task, layout::POSITION, |position| {
+                let mut position: Position = layout::read(position?).expect("a position can be read");
+                if let Some(event) = &mut position.last_event {
+                    event.digest ^= 1;
+                    is_foreign = true;
+                }
+                Some(written(&position))
+            });
+        }
+        if is_foreign {
+            let entry = Entry::<A> { sequence: 99, events_through: 1, present: true, ..Entry::default() };
+            process.disk.alter(task, &layout::entry_key(FOREIGN), |_| Some(written(&entry)));
+            process.foreign.insert(task);
+        }
+    }
+}
+
+fn written<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    layout::write(value, &mut bytes).expect("it can be written");
+    bytes
+}
