@@ -650,10 +650,10 @@ mod table {
             ..Settings::default()
         };
         let hour = Duration::from_secs(3600);
-        let mut app = TestApp::<Movements, _>::start_table_with(settings(hour), || Rows::new(BadRows::Stop));
         let deposit = Some(&br#"{"type":"Deposited","amount":5}"#[..]);
         let partition = es_core::partition::partition_of(b"a", 4);
         let same = (0..).map(|n| format!("b{n}")).find(|id| es_core::partition::partition_of(id.as_bytes(), 4) == partition).unwrap();
+        let mut app = TestApp::<Movements, _>::start_table_with(settings(hour), || Rows::new(BadRows::Stop));
         (0..3).for_each(|_| put(&app, "a", deposit));
         app.settle();
         app.stop();

@@ -272,8 +272,7 @@ impl<L: Logic> Task<L> {
             }
             Kind::Table => {
                 let from = if position == Position::START { events.start } else { position.input };
-                // Where offsets were set back, the position lies behind the stable one: what is between the two may not be in the changelog yet.
-                Goal::new(from, restore.ends.stable.unwrap_or(from).max(from))
+                Goal::new(from, restore.ends.stable.unwrap_or(from))
             }
         };
         if stretch.from < events.start {
