@@ -2,6 +2,7 @@
 
 use super::cache::{At, Change};
 use super::commands::has_length;
+use super::entry::Entry;
 use super::error::TaskError;
 use super::replay::catch;
 use super::step::{Logic, Step};
@@ -45,13 +46,16 @@ impl<T: Aggregate> Logic for Rows<T> {
     fn process<S: StateStore>(&self, step: &mut Step<'_, T, S>, input: &RecordRef<'_>) -> Result<(), TaskError> {
         step.stats.inputs += 1;
         match fold(step, input)? {
-            Ok(Some((at, change))) => {
+            Ok((at, Some(change))) => {
                 step.stats.events += 1;
                 step.change(at, change);
                 Ok(())
             }
-            Ok(None) => {
+            Ok((at, None)) => {
                 step.stats.replayed += 1;
+                // Offsets were set back, and the store has a row that the changelog may not have: the batch takes it along as it is.
+                let Entry { sequence, events_through, outcomes_through, present, .. } = *step.cache.entry(at);
+                step.change(at, Change { sequence, events_through, outcomes_through, present, state: None, remember: None });
                 Ok(())
             }
             Err((cause, why)) => match self.bad {
@@ -72,19 +76,19 @@ impl<T: Aggregate> Logic for Rows<T> {
 
     fn replay<S: StateStore>(&self, step: &mut Step<'_, T, S>, input: &RecordRef<'_>) -> Result<(), TaskError> {
         // A bad row was dead-lettered when it was first processed: it is passed over now.
-        if let Ok(Some((at, change))) = fold(step, input)? {
+        if let Ok((at, Some(change))) = fold(step, input)? {
             step.cache.replay(at, change);
         }
         Ok(())
     }
 }
 
-/// What the record makes of its row; `None` if that reflects the record already.
+/// The record's row, and what the record makes of it; `None` if that reflects the record already.
 #[allow(clippy::type_complexity)]
 fn fold<T: Aggregate, S: StateStore>(
     step: &mut Step<'_, T, S>,
     input: &RecordRef<'_>,
-) -> Result<Result<Option<(At, Change<T>)>, (Cause, String)>, TaskError> {
+) -> Result<Result<(At, Option<Change<T>>), (Cause, String)>, TaskError> {
     let id = match key(input).map_err(|error| error.to_string()).and_then(|id| has_length(id).map(|()| id)) {
         Ok(id) => id,
         Err(why) => return Ok(Err((Cause::Key, why))),
@@ -96,7 +100,7 @@ fn fold<T: Aggregate, S: StateStore>(
     let at = step.cache.load(step.store, step.task, id).map_err(|error| TaskError::Store { task: step.task, error })?;
     let entry = step.cache.entry(at);
     if entry.reflects(input.offset) {
-        return Ok(Ok(None));
+        return Ok(Ok((at, None)));
     }
     let state = if input.value.is_none() {
         T::default()
@@ -121,5 +125,5 @@ fn fold<T: Aggregate, S: StateStore>(
         remember: None,
     };
     step.position.stream_time = step.position.stream_time.max(input.timestamp);
-    Ok(Ok(Some((at, change))))
+    Ok(Ok((at, Some(change))))
 }

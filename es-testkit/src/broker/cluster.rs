@@ -121,7 +121,7 @@ impl Cluster {
         });
     }
 
-    /// Grows with each change of what lies on topics and of what groups have committed; who watches need not look again while it stays.
+    /// Grows with each change of what a read_committed client sees of topics and of committed offsets; who watches need not look again while it stays.
     pub fn changes(&self) -> u64 {
         self.read(|inner| inner.state.changes)
     }

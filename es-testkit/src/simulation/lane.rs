@@ -2,13 +2,9 @@
 
 use super::ports::{BrokerPort, StorePort};
 use crate::app::VirtualClock;
-use es_core::codec::CodecError;
 use es_core::runner::{Phase, Runner, RunnerError};
-use es_core::task::entry::Entry;
-use es_core::task::memory::Remembered;
-use es_core::task::{Logic, TaskState, layout};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use es_core::task::{Logic, TaskState};
+use std::any::Any;
 use std::time::Duration;
 
 pub(super) type SimulatedRunner<L> = Runner<L, BrokerPort, StorePort, VirtualClock>;
@@ -21,8 +17,8 @@ pub(super) trait Lane {
     fn phase(&self) -> Phase;
     /// Each task with its state and its committed input offset.
     fn tasks(&self, each: &mut dyn FnMut(i32, TaskState, i64));
-    /// The newest committed entry of a key, as it is written to a store.
-    fn entry(&self, id: &str) -> Result<Option<Vec<u8>>, RunnerError>;
+    /// The newest committed entry of a key: an `Entry` of the component's own state.
+    fn entry(&self, id: &str) -> Result<Option<Box<dyn Any>>, RunnerError>;
     /// What it is at, for people.
     fn show(&self) -> String;
 }
@@ -52,8 +48,8 @@ impl<L: Logic> Lane for SimulatedRunner<L> {
         Runner::tasks(self).for_each(|task| each(task.partition(), task.state(), task.committed().input));
     }
 
-    fn entry(&self, id: &str) -> Result<Option<Vec<u8>>, RunnerError> {
-        Ok(Runner::entry(self, id)?.map(|entry| encode(&entry)))
+    fn entry(&self, id: &str) -> Result<Option<Box<dyn Any>>, RunnerError> {
+        Ok(Runner::entry(self, id)?.map(|entry| Box::new(entry) as Box<dyn Any>))
     }
 
     fn show(&self) -> String {
@@ -64,20 +60,4 @@ impl<L: Logic> Lane for SimulatedRunner<L> {
         let idle = if self.is_idle() { "idle" } else { "busy" };
         format!("{:?}, {idle} [{}]", self.phase(), tasks.collect::<Vec<_>>().join("; "))
     }
-}
-
-/// An entry whose state may be of any type, with all the command ids of its memory.
-fn encode<S: Serialize>(entry: &Entry<S>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    layout::write(&(entry, &entry.memory[..]), &mut bytes).expect("an entry can be written");
-    bytes
-}
-
-/// The entry again.
-///
-/// # Errors
-/// When the state is of another type.
-pub(super) fn decode<S: DeserializeOwned>(bytes: &[u8]) -> Result<Entry<S>, CodecError> {
-    let (entry, memory): (Entry<S>, Vec<Remembered>) = layout::read(bytes)?;
-    Ok(Entry { memory: memory.into_iter().collect(), ..entry })
 }

@@ -197,7 +197,7 @@ impl<A: Decide> Simulation<A> {
         };
         let process = &self.processes[index];
         let Some(Ok(Some(entry))) = process.lane.as_ref().map(|lane| lane.entry(&id)) else { return Ok(()) };
-        self.component(process.component).1.answered(&self.world, &process.name, &id, &entry)
+        self.component(process.component).1.answered(&self.world, &process.name, &id, &*entry)
     }
 
     fn component(&self, index: usize) -> (&Setup, &dyn Audit) {
