@@ -10,16 +10,21 @@ use es_core::runner::Guarantee;
 use es_core::task::entry::{Entry, id_digest};
 use es_core::task::layout::Position;
 use es_core::task::memory::Remembered;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What happened to every aggregate, in the order of the inputs.
 #[derive(Debug, Clone)]
 pub struct Folding<A: Aggregate> {
-    steps: BTreeMap<i32, BTreeMap<String, Vec<Step<A::Event>>>>,
+    steps: BTreeMap<i32, Histories<A::Event>>,
     /// The highest timestamp of an input that left something, by partition.
     stream_time: BTreeMap<i32, Millis>,
+    /// At least once: keys that have a part of a decision beside the whole. Who wrote the whole may know of the part, or not.
+    torn: BTreeSet<(i32, String)>,
     rules: Rules,
 }
+
+/// What happened to each key of a partition.
+type Histories<E> = BTreeMap<String, Vec<Step<E>>>;
 
 /// One record's part of it.
 #[derive(Debug, Clone)]
@@ -35,7 +40,7 @@ struct Step<E> {
 impl<A: Aggregate> Folding<A> {
     /// Nothing has happened yet.
     pub fn new(rules: Rules) -> Self {
-        Folding { steps: BTreeMap::new(), stream_time: BTreeMap::new(), rules }
+        Folding { steps: BTreeMap::new(), stream_time: BTreeMap::new(), torn: BTreeSet::new(), rules }
     }
 
     /// Takes one more record of the events or of the outcomes topic in. The records of each topic and partition come in their order. Returns the event
@@ -66,6 +71,9 @@ impl<A: Aggregate> Folding<A> {
             if known {
                 return Ok(None);
             }
+            if steps.iter().any(|s| s.event.is_some() && event.is_some() && (s.from.offset, s.from.index) == (from.offset, from.index)) {
+                self.torn.insert((record.partition, id.to_owned()));
+            }
         }
         let at = steps.partition_point(|s| s.from.offset <= from.offset);
         steps.insert(at, Step { offset: record.offset, from, causation_id, event });
@@ -80,6 +88,11 @@ impl<A: Aggregate> Folding<A> {
     /// The newest entry of a key.
     pub fn entry(&self, partition: i32, id: &str) -> Option<Entry<A>> {
         Some(refold(self.steps.get(&partition)?.get(id)?, |_, _| true))
+    }
+
+    /// Whether the log has parts of decisions of this key beside the whole ones: what is at hand in a process may lack them.
+    pub fn is_torn(&self, partition: i32, id: &str) -> bool {
+        !self.torn.is_empty() && self.torn.contains(&(partition, id.to_owned()))
     }
 
     /// Whether nothing has happened.
@@ -109,7 +122,9 @@ impl<A: Aggregate> Folding<A> {
     /// Whether this is what the log makes of the key with as many events, and with the outcomes of as many inputs: the same state, watermarks and
     /// memory.
     pub fn had(&self, partition: i32, id: &str, entry: &Entry<A>) -> bool {
-        entry.is_new() || self.like(partition, id, entry).is_some_and(|known| self.same(partition, &known, entry))
+        entry.is_new()
+            || self.is_torn(partition, id)
+            || self.like(partition, id, entry).is_some_and(|known| self.same(partition, &known, entry))
     }
 
     /// What the log makes of the key with as many events, and with the outcomes of as many inputs, as this entry claims to have.

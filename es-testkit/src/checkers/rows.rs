@@ -14,12 +14,15 @@ use es_core::task::layout::{self, Position};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// A row after each of its records, with the record's offset.
+type Versions<T> = Vec<(i64, Entry<T>)>;
+
 /// Every version that each row of a table has had.
 #[derive(Debug, Clone)]
 pub struct RowFolding<T: Aggregate> {
     partitions: i32,
-    /// By partition and key: the row after each record, with the record's offset.
-    rows: BTreeMap<i32, BTreeMap<String, Vec<(i64, Entry<T>)>>>,
+    /// By partition and key.
+    rows: BTreeMap<i32, BTreeMap<String, Versions<T>>>,
     /// The records that cannot be folded.
     bad: BTreeSet<(i32, i64)>,
 }
@@ -161,7 +164,8 @@ impl<T: Aggregate> RowFolding<T> {
         let mut missing = self.bad.clone();
         for letter in letters {
             let input = origin(letter).map_err(bad)?;
-            if !missing.remove(&input) && !(repeat && self.bad.contains(&input)) {
+            let allowed = missing.remove(&input) || (repeat && self.bad.contains(&input));
+            if !allowed {
                 return Err(bad(format!("a dead letter is of {input:?}, which can be folded, or has one already")));
             }
         }

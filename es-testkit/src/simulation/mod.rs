@@ -15,8 +15,10 @@
 //! [`many`] runs many seeds on all cores, and counts: each fault, each pair of a fault and a checker that had something to judge after it, and each
 //! transition of the state machines. A run that never saw one of them proves less than it seems to, and says so ([`Summary::missing`]).
 
+mod aggregate_audit;
 mod auditor;
 mod bank;
+mod faults;
 mod hits;
 mod lane;
 mod ledger;
@@ -29,6 +31,7 @@ mod run;
 mod senders;
 mod subject;
 mod summary;
+mod table_audit;
 mod trace;
 #[cfg(feature = "laws")]
 mod user;
