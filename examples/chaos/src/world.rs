@@ -181,7 +181,7 @@ impl Broker {
             let Unrest::Open { topic, partition, stable, .. } = one else { continue };
             let named = format!("{topic}-{partition}");
             let names = |line: &&str| line.split(['(', ')', ',', ' ']).any(|word| word == named);
-            if !skipped.iter().any(|line| names(line)) {
+            if !skipped.iter().any(names) {
                 continue;
             }
             let (partition, stable) = (partition.to_string(), stable.to_string());
