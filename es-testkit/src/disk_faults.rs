@@ -163,9 +163,9 @@ impl DiskFaults {
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         vec![
             ("LD_PRELOAD", self.library.clone().into()),
-            ("ES_DISK_FAULTS_CONTROL", self.control_path.clone().into()),
-            ("ES_DISK_FAULTS_LOG", self.log.clone().into()),
-            ("ES_DISK_FAULTS_UNDER", self.under.clone().into()),
+            ("DISK_FAULTS_CONTROL", self.control_path.clone().into()),
+            ("DISK_FAULTS_LOG", self.log.clone().into()),
+            ("DISK_FAULTS_UNDER", self.under.clone().into()),
         ]
     }
 

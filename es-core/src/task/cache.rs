@@ -207,6 +207,18 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         }
     }
 
+    /// Forgets the command ids of a loaded entry that are older than `horizon`.
+    pub(super) fn forget(&mut self, at: At, horizon: Millis) {
+        let slot = &mut self.slots[at.0 as usize];
+        match slot.undo {
+            None => slot.entry.memory.forget(horizon),
+            Some((number, place)) => {
+                let batch = self.batches.iter_mut().find(|batch| batch.number == number).expect("an uncommitted batch is here");
+                slot.entry.memory.forget_marked(horizon, &mut batch.undos[place as usize].memory);
+            }
+        }
+    }
+
     /// Changes a loaded entry, one without command ids, as the committed log says.
     pub(super) fn replay(&mut self, at: At, change: Change<S>) {
         change.apply(&mut self.slots[at.0 as usize].entry);
@@ -492,6 +504,9 @@ mod tests {
         fn write(&mut self, _: i32, _: WriteBatch) -> Token {
             unreachable!("a cache reads")
         }
+        fn load(&mut self, _: i32, _: WriteBatch) -> Token {
+            unreachable!("a cache reads")
+        }
         fn poll(&mut self) -> Option<(Token, Result<(), StoreError>)> {
             None
         }
@@ -539,13 +554,12 @@ mod tests {
         let (mut cache, store) = (Cache::new(1 << 20), Kept::default());
         assert_eq!(states(&mut cache, &store, "a"), (0, None));
         let at = load(&mut cache, &store, "a");
-        assert!(cache.change(1, at, to(1)), "the batch touches it for the first time");
-        assert!(!cache.change(1, at, to(2)), "and for the second time");
-        assert!(cache.change(2, at, to(3)));
+        [(1, 1), (1, 2), (2, 3)].into_iter().for_each(|(batch, state)| cache.change(batch, at, to(state)));
+        assert_eq!(cache.touched(1).collect::<Vec<_>>(), [at], "a batch has touched it once, however often");
         assert_eq!(states(&mut cache, &store, "a"), (3, None));
-        cache.rollback(2, &[at]);
+        cache.rollback(2);
         assert_eq!(states(&mut cache, &store, "a"), (2, None));
-        cache.rollback(1, &[at]);
+        cache.rollback(1);
         assert_eq!((states(&mut cache, &store, "a"), cache.dirty_len()), ((0, None), 0));
     }
 
@@ -554,14 +568,14 @@ mod tests {
         let (mut cache, store) = (Cache::new(1 << 20), Kept::default());
         let at = load(&mut cache, &store, "a");
         cache.change(1, at, to(1));
-        cache.commit(1, &[at]);
+        cache.commit(1);
         cache.change(2, at, Change { outcomes_through: 9, state: None, ..to(1) });
         cache.change(3, at, to(5));
         let committed = |cache: &Cache<u64>| cache.committed(&store, 0, "a").unwrap().map(|e| (e.state, e.sequence, e.outcomes_through));
         assert_eq!(committed(&cache), Some((1, 1, 0)));
-        cache.commit(2, &[at]);
+        cache.commit(2);
         assert_eq!(committed(&cache), Some((1, 1, 9)));
-        cache.commit(3, &[at]);
+        cache.commit(3);
         assert_eq!(committed(&cache), Some((5, 5, 0)));
     }
 
@@ -574,11 +588,11 @@ mod tests {
         cache.change(1, a, to(8));
         cache.change(2, a, to(9));
         assert!(taken(&mut cache).is_empty(), "nothing is committed yet");
-        cache.commit(1, &[a]);
+        cache.commit(1);
         assert_eq!((states(&mut cache, &store, "a"), cache.dirty_len()), ((9, Some(8)), 1));
         assert_eq!(taken(&mut cache), [("a".to_owned(), 8)]);
         cache.written();
-        cache.commit(2, &[a]);
+        cache.commit(2);
         let b = load(&mut cache, &store, "b");
         cache.replay(b, to(1));
         cache.replay(b, to(2));
@@ -608,7 +622,7 @@ mod tests {
         assert_eq!((kept.map(|at| cache.entry(at).state), store.reads.get()), ([1, 2, 3], before), "they were not read from the store");
 
         // Once all is in the store any of them may go, and comes back as it was.
-        cache.rollback(1, &[uncommitted]);
+        cache.rollback(1);
         cache.written();
         assert_eq!(taken(&mut cache), [("dirty".to_owned(), 3)]);
         cache.written();

@@ -3,6 +3,9 @@
 //! Ids are numbered in the order of their inputs' offsets. On disk and in the changelog, [`SEGMENT`] of them are a *sealed* segment with a key of its own; what
 //! follows the last sealed one is the *tail*, and part of the entry. So a command costs the bytes of a tail, however many ids there are.
 //!
+//! What a segment holds is the same whoever folds the log, since every id is numbered and only whole segments are forgotten: so an owner of the task need
+//! not know which of them a former one has written to the changelog.
+//!
 //! ```text
 //!  number   0 ──────── 32 ──────── 64 ──────── 96 ─── 103
 //!           ╎ forgotten ╎ segment 1 ╎ segment 2 ╎ tail ╎
@@ -37,7 +40,7 @@ pub struct Remembered {
 /// The ids, in the order of their inputs' offsets; reads as a slice of them.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    /// The number of the first one. No sealed segment lies before it.
+    /// The number of the first one, a multiple of [`SEGMENT`]. No sealed segment lies before it.
     first: u64,
     ids: Vec<Remembered>,
     /// The newest number of each id, while there are many.
@@ -90,7 +93,7 @@ impl Memory {
         Some(number)
     }
 
-    /// Forgets from the front what is older than `horizon`: whole segments, and ids of the tail where nothing is sealed.
+    /// Forgets from the front the sealed segments of which all ids are older than `horizon`.
     pub fn forget(&mut self, horizon: Millis) {
         self.forgettable(horizon).into_iter().for_each(|n| drop(self.drop_front(n)));
     }
@@ -108,16 +111,11 @@ impl Memory {
         self.ids.first().filter(|m| m.time < horizon)?;
         let mut count = 0;
         loop {
-            let number = self.first + count as u64;
-            let rest = (SEGMENT - number % SEGMENT) as usize;
-            let expired = self.ids[count..].iter().take(rest).take_while(|m| m.time < horizon).count();
-            if segment_of(number) == segment_of(self.end()) {
-                return Some(count + expired).filter(|n| *n > 0);
-            }
-            if expired < rest {
+            let is_tail = segment_of(self.first + count as u64) == segment_of(self.end());
+            if is_tail || self.ids[count..].iter().take(SEGMENT as usize).any(|m| m.time >= horizon) {
                 return Some(count).filter(|n| *n > 0);
             }
-            count += rest;
+            count += SEGMENT as usize;
         }
     }
 
@@ -260,7 +258,15 @@ impl Serialize for Memory {
 impl<'de> Deserialize<'de> for Memory {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (first, sealed, from, to, ids) = <(u64, u32, u32, u32, Vec<Remembered>)>::deserialize(deserializer)?;
-        let missing = segment_of_checked(first).ok_or_else(|| serde::de::Error::custom("a number of a command id is too large"))?;
+        let too_large = || serde::de::Error::custom("a number of a command id is too large");
+        let end = first.max(u64::from(sealed) * SEGMENT).saturating_add(ids.len() as u64);
+        segment_of_checked(end).ok_or_else(too_large)?;
+        if !first.is_multiple_of(SEGMENT) {
+            return Err(serde::de::Error::custom(format!(
+                "the memory of command ids begins with number {first}, in the middle of a segment"
+            )));
+        }
+        let missing = segment_of_checked(first).ok_or_else(too_large)?;
         let missing = missing.min(sealed)..sealed;
         Ok(Memory { first, ids, numbers: None, logged: from..to, missing })
     }
@@ -320,10 +326,9 @@ mod tests {
             }
             assert_eq!(memory.find(&one(count).id, 0), None);
             memory.forget(1000 + count - 2);
-            let kept = if count < SEGMENT as i64 { count - 2 } else { (count - 2) / SEGMENT as i64 * SEGMENT as i64 };
-            let expected = if segment_of(kept as u64) == segment_of(count as u64) { count - 2 } else { kept };
+            let expected = (count - 2) / SEGMENT as i64 * SEGMENT as i64;
             assert_eq!(offsets(&memory), (expected..count).collect::<Vec<_>>(), "{count}");
-            assert_eq!(memory.find(&one(expected - 1).id, 0), None);
+            assert_eq!(memory.find(&one(expected - 1).id, 0), None, "what was forgotten is not found");
             assert_eq!(memory.find(&one(count - 1).id, 0).map(|m| m.offset), Some(count - 1));
         }
     }

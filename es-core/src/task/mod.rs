@@ -33,6 +33,7 @@ pub use restore::Ends;
 pub use step::{Env, Logic, Step, Topics};
 pub use table::{BadRows, Rows};
 
+use crate::aggregate::Millis;
 use crate::broker::{Delivered, Fetched};
 use crate::record::{Place, RecordBatch, Role};
 use crate::settings::{Changelog, Stats};
@@ -338,8 +339,11 @@ impl<L: Logic> Task<L> {
             self.checkpoint.next(due, touched.len(), noted, self.committed)
         });
         let timestamp = pending.after.stream_time.max(0);
+        let horizon = pending.after.stream_time.saturating_sub(env.settings.command_memory.as_millis() as Millis);
         for id in &logged.ids {
             let at = self.cache.load(store, self.partition, id).map_err(|error| TaskError::Store { task: self.partition, error })?;
+            // What a former owner of the task has forgotten is in the changelog no more, and must not be claimed.
+            self.cache.forget(at, horizon);
             let entry = self.cache.entry(at);
             if entry.is_new() {
                 continue;

@@ -1,11 +1,11 @@
 //! The seeds of the corpus: what an application has written, and commands as they are sent.
 
-use super::domain::{Account, AccountCommand, AccountEvent, Closed, Deposited, Turnover};
+use super::domain::{Account, AccountCommand, AccountEvent, Closed, Deposited};
 use super::records;
 use es_core::broker::TopicId;
 use es_core::envelope::{HeaderStyle, Provenance, Writing};
 use es_core::record::{Place, RecordBatch, Role};
-use es_core::task::entry::{Entry, Remembered};
+use es_core::task::entry::{Entry, id_digest};
 use es_core::task::layout::{self, Identity, LastEvent, Position, Restoring};
 use es_core::{Command, Event};
 use es_testkit::TestApp;
@@ -36,6 +36,7 @@ pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     add("rows", vec![records::write(&events), records::write(&old_events())]);
     add("changelog", vec![records::write(&changelog)]);
     add("stored", stored());
+    add("entry", entries());
     let mut provenance = Vec::new();
     PROVENANCE.write(&mut provenance);
     add("provenance", vec![provenance]);
@@ -123,21 +124,42 @@ fn stored() -> Vec<Vec<u8>> {
         stream_time: 1_700_000_000_000,
         last_event: Some(LastEvent::new(69_999, &PROVENANCE)),
     };
-    let memory = vec![Remembered { id: u128::MAX / 3, digest: 1 << 60, offset: 299, time: 1_700_000_000_000 }];
-    let account = Account { balance: 300, closed: false };
-    let entry = Entry { sequence: 3, events_through: 300, outcomes_through: 0, memory: memory.clone(), present: true, state: account };
-    let turnover = Turnover { moved: 70_000, closings: 1 };
-    let row = Entry { sequence: 3, events_through: 300, outcomes_through: 0, memory: Vec::new(), present: true, state: turnover };
-    let identity = Identity { cluster: "cluster".to_owned(), input: TopicId([1; 16]), events: TopicId([2; 16]) };
+    let identity =
+        Identity { cluster: "cluster".to_owned(), input: TopicId([1; 16]), events: TopicId([2; 16]), changelog: Some(TopicId([3; 16])) };
+    let entry = remembering(33);
     vec![
         bytes(&identity),
         bytes(&Position::START),
         bytes(&position),
         bytes(&Restoring { next: 12, marker: Some(position) }),
-        bytes(&entry),
-        bytes(&row),
+        bytes(&entry.memory[..2].to_vec()),
         layout::entry_key("é-1"),
+        layout::segment_key("é-1", 258),
     ]
+}
+
+/// An entry, behind its length, and a segment of its memory.
+fn entries() -> Vec<Vec<u8>> {
+    let entry = |ids: i64| {
+        let entry = remembering(ids);
+        let value = bytes(&entry);
+        let mut all = (value.len() as u16).to_be_bytes().to_vec();
+        all.extend(value);
+        if !entry.memory.sealed().is_empty() {
+            all.extend(bytes(&entry.memory.segment(0)));
+        }
+        all
+    };
+    vec![entry(0), entry(2), entry(33)]
+}
+
+fn remembering(ids: i64) -> Entry<Account> {
+    let mut entry =
+        Entry { sequence: 3, events_through: 300, present: true, state: Account { balance: 300, closed: false }, ..Entry::default() };
+    for number in 0..ids {
+        entry.remember(id_digest(&number.to_string()), &Provenance { offset: 41 + number, ..PROVENANCE }, 0);
+    }
+    entry
 }
 
 fn bytes<T: serde::Serialize>(value: &T) -> Vec<u8> {

@@ -1,16 +1,16 @@
 //! The port's conformance suite, as the cluster in memory passes it, on a real Kafka.
 
-use crate::lane::{World, records};
+use crate::lane::World;
 use es_kafka::broker::*;
 use es_kafka::config::GroupProtocol;
-use es_kafka::record::{Place, Role};
+use es_kafka::record::{Place, RecordBatch, Role};
 use es_kafka::runner::Guarantee;
 use es_testkit::conformance::broker::{Case, Harness, cases};
 use es_testkit::kafka_server::{BrokerTest, Server};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) const TESTS: &[BrokerTest] = &[
     ("the_port_conforms_with_classic_groups", |kafka| conforms(kafka, GroupProtocol::Classic)),
@@ -49,8 +49,27 @@ struct Kafka<'a> {
 }
 
 impl Kafka<'_> {
+    fn world(&self) -> &World<'_> {
+        self.world.as_ref().expect("a script begins with `fresh`")
+    }
+
+    fn write(&mut self, place: Place, key: &str, value: Option<&str>, timestamp: i64) -> i64 {
+        let mut batch = RecordBatch::new();
+        let mut record = batch.push(place, timestamp);
+        record.key(key.as_bytes());
+        if let Some(value) = value {
+            record.value(value.as_bytes());
+        }
+        let writer = self.writer.as_mut().expect("a script begins with `fresh`");
+        let token = writer.produce(batch);
+        match answer(writer, token) {
+            Completion::Produced(Ok(delivered)) => delivered[0].last,
+            other => panic!("produce was answered with {other:?}"),
+        }
+    }
+
     fn port(&self, name: &str, guarantee: Guarantee) -> KafkaBroker {
-        let world = self.world.as_ref().expect("a script begins with `fresh`");
+        let world = self.world();
         let mut config = world.config.clone();
         config.transactional_id = format!("{}-{name}", world.name);
         config.group_protocol = self.protocol;
@@ -75,12 +94,36 @@ impl Harness for Kafka<'_> {
         self.port(&lane.to_string(), Guarantee::ExactlyOnce)
     }
 
-    fn produce(&mut self, place: Place, value: &str) -> i64 {
-        let writer = self.writer.as_mut().expect("a script begins with `fresh`");
-        let token = writer.produce(records(place, &[value]));
-        match answer(writer, token) {
-            Completion::Produced(Ok(delivered)) => delivered[0].last,
-            other => panic!("produce was answered with {other:?}"),
+    fn produce_keyed(&mut self, place: Place, key: &str, value: Option<&str>) -> i64 {
+        self.write(place, key, value, 1)
+    }
+
+    fn delete_before(&mut self, place: Place, offset: i64) {
+        let topic = &self.world().config.topics[&place.role];
+        let partition = place.partition;
+        let request = format!(r#"{{"version":1,"partitions":[{{"topic":"{topic}","partition":{partition},"offset":{offset}}}]}}"#);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), request).unwrap();
+        let arguments = ["--offset-json-file", file.path().to_str().unwrap()];
+        self.kafka.command("org.apache.kafka.tools.DeleteRecordsCommand", &arguments);
+    }
+
+    fn compact(&mut self, place: Place) {
+        let configs = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.0"), ("segment.ms", "1000")];
+        let configs = configs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let topic = self.world().config.topics[&place.role].clone();
+        let admin = self.world().admin();
+        admin.alter_configs(&topic, &configs).unwrap();
+        let begun = Instant::now();
+        while admin.describe(&[&topic]).unwrap().topics[0].configs["cleanup.policy"] != "compact" {
+            assert!(begun.elapsed() < self.patience(), "{topic} is not compacted");
+            thread::sleep(Duration::from_millis(50));
+        }
+        // The cleaner leaves the newest segment alone. A record from a while after the others begins a new one.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        for minutes in [1, 2] {
+            let later = now + Duration::from_secs(60 * minutes);
+            self.write(place, "filler", Some("filler"), later.as_millis() as i64);
         }
     }
 

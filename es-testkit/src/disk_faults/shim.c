@@ -64,7 +64,7 @@ POINTER(fallocate); POINTER(fallocate64); POINTER(posix_fallocate); POINTER(posi
 POINTER(rename); POINTER(renameat);
 
 __attribute__((constructor)) static void start(void) {
-    const char *file = getenv("ES_DISK_FAULTS_CONTROL"), *folder = getenv("ES_DISK_FAULTS_UNDER"), *log = getenv("ES_DISK_FAULTS_LOG");
+    const char *file = getenv("DISK_FAULTS_CONTROL"), *folder = getenv("DISK_FAULTS_UNDER"), *log = getenv("DISK_FAULTS_LOG");
     if (!file || !folder || !log) return;
     int fd = REAL(open)(file, O_RDWR | O_CLOEXEC);
     void *memory = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

@@ -34,13 +34,25 @@ impl Harness for InMemory {
         Client::new(&self.cluster, config)
     }
 
-    fn produce(&mut self, place: Place, value: &str) -> i64 {
-        self.cluster.produce_to(&self.topic(place.role), place.partition, Some(b"k"), &[], Some(value.as_bytes())).unwrap()
+    fn produce_keyed(&mut self, place: Place, key: &str, value: Option<&str>) -> i64 {
+        let value = value.map(str::as_bytes);
+        self.cluster.produce_to(&self.topic(place.role), place.partition, Some(key.as_bytes()), &[], value).unwrap()
+    }
+
+    fn delete_before(&mut self, place: Place, offset: i64) {
+        self.cluster.delete_records(&self.topic(place.role), place.partition, offset).unwrap();
+    }
+
+    fn compact(&mut self, place: Place) {
+        // The scripts' records are older than the tombstones of a real topic live.
+        let config = TopicConfig { tombstones: Duration::MAX, ..TopicConfig::compacted() };
+        self.cluster.set_config(&self.topic(place.role), config).unwrap();
+        self.cluster.compact(&self.topic(place.role)).unwrap();
     }
 
     fn read_committed(&mut self, place: Place) -> Vec<(i64, String)> {
         let records = self.cluster.read_committed(&self.topic(place.role)).unwrap().into_iter().filter(|r| r.partition == place.partition);
-        records.map(|r| (r.offset, String::from_utf8(r.value.unwrap()).unwrap())).collect()
+        records.map(|r| (r.offset, String::from_utf8(r.value.unwrap_or_default()).unwrap())).collect()
     }
 
     fn patience(&self) -> Duration {

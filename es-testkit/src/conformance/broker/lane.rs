@@ -23,6 +23,8 @@ pub(super) struct Lane<B> {
     pub(super) revoked: BTreeSet<i32>,
     /// All fences, oldest first.
     pub(super) fences: Vec<Fence>,
+    /// Why the port has failed.
+    pub(super) failure: Option<BrokerError>,
     patience: Duration,
     quiet: Duration,
 }
@@ -37,6 +39,7 @@ impl<B: Broker> Lane<B> {
             tasks: BTreeSet::new(),
             revoked: BTreeSet::new(),
             fences: Vec::new(),
+            failure: None,
             patience: harness.patience(),
             quiet: harness.quiet(),
         }
@@ -70,7 +73,24 @@ impl<B: Broker> Lane<B> {
                 self.fences.push(fence);
             }
             Some(BrokerEvent::Revoked { tasks } | BrokerEvent::Lost { tasks }) => self.revoked.extend(tasks),
-            Some(BrokerEvent::Failed(error)) => panic!("the port failed: {error}"),
+            Some(BrokerEvent::Failed(error)) => self.failure = Some(error),
+        }
+    }
+
+    fn poll_well(&mut self) {
+        self.poll();
+        assert!(self.failure.is_none(), "the port failed: {:?}", self.failure);
+    }
+
+    /// Polls until the port fails. Returns the kind of its error.
+    pub(super) fn fails(&mut self, what: &str) -> ErrorKind {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            self.poll();
+            if let Some(error) = self.failure.take() {
+                return error.kind;
+            }
+            assert!(Instant::now() < deadline, "{what}: no failure within {:?}", self.patience);
         }
     }
 
@@ -79,7 +99,7 @@ impl<B: Broker> Lane<B> {
         let deadline = Instant::now() + self.patience;
         while !so(self) {
             assert!(Instant::now() < deadline, "{what}: not within {:?}", self.patience);
-            self.poll();
+            self.poll_well();
         }
     }
 
@@ -87,7 +107,7 @@ impl<B: Broker> Lane<B> {
     pub(super) fn never(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
         let (begun, mut polls) = (Instant::now(), 0);
         while polls < FEWEST_POLLS || begun.elapsed() < self.quiet {
-            self.poll();
+            self.poll_well();
             polls += 1;
             assert!(!so(self), "{what}");
         }

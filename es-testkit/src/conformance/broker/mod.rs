@@ -1,11 +1,12 @@
 //! The broker port's conformance suite: scripts that give the same results and the same kinds of errors on every implementation.
 //!
-//! The scripts see nothing but the port and four functions of a [`Harness`], so they run against the cluster in memory and against a real
+//! The scripts see nothing but the port and a few functions of a [`Harness`], so they run against the cluster in memory and against a real
 //! one alike. They poll with real waits, and wait for what has to come for as long as [`Harness::patience`].
 
 mod lane;
 mod membership;
 mod reading;
+mod retention;
 mod transactions;
 
 use es_core::broker::Broker;
@@ -27,8 +28,20 @@ pub trait Harness {
     /// last [`fresh`](Harness::fresh), have different ones.
     fn client(&mut self, lane: u32) -> Self::Broker;
 
-    /// Writes a record with a key and this value past the port, outside any transaction. Returns its offset.
-    fn produce(&mut self, place: Place, value: &str) -> i64;
+    /// Writes a record with this key and value past the port, outside any transaction; without a value it is a tombstone. Returns its offset.
+    fn produce_keyed(&mut self, place: Place, key: &str, value: Option<&str>) -> i64;
+
+    /// The same with some key.
+    fn produce(&mut self, place: Place, value: &str) -> i64 {
+        self.produce_keyed(place, "k", Some(value))
+    }
+
+    /// Deletes the records of a partition that lie before `offset`, as retention does.
+    fn delete_before(&mut self, place: Place, offset: i64);
+
+    /// Has what was written to a topic so far compacted, with a tombstone kept for longer than the script takes. More records may be written
+    /// behind it for that, and it may take its time.
+    fn compact(&mut self, place: Place);
 
     /// Reads past the port, with read_committed, all that there is of a partition: offsets and values.
     fn read_committed(&mut self, place: Place) -> Vec<(i64, String)>;
@@ -51,6 +64,7 @@ pub type Case<H> = (&'static str, fn(&mut H));
 pub fn cases<H: Harness>() -> Vec<Case<H>> {
     let mut all = transactions::cases();
     all.extend(reading::cases());
+    all.extend(retention::cases());
     all.extend(membership::cases());
     all
 }

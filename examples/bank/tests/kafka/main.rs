@@ -2,6 +2,7 @@
 //! program's own tools. What came of it is read with Kafka's Java consumer.
 
 mod audit;
+mod disk;
 mod process;
 
 use audit::{Books, json};
@@ -23,6 +24,8 @@ fn main() -> ExitCode {
         ("a_killed_process_goes_on_from_its_store", a_killed_process_goes_on_from_its_store),
         ("bad_commands_go_to_the_dead_letters_and_the_rest_goes_on", bad_commands_go_to_the_dead_letters_and_the_rest_goes_on),
         ("a_command_that_comes_again_has_one_outcome", a_command_that_comes_again_has_one_outcome),
+        ("a_full_disk_stops_the_process_and_nothing_is_lost", disk::a_full_disk_stops_the_process_and_nothing_is_lost),
+        ("a_write_of_ten_seconds_loses_nothing", disk::a_write_of_ten_seconds_loses_nothing),
         ("a_second_signal_ends_a_process_that_cannot_settle", a_second_signal_ends_a_process_that_cannot_settle),
     ])
 }

@@ -1,6 +1,8 @@
 //! The built program, in processes of their own.
 
+use es_testkit::disk_faults::DiskFaults;
 use es_testkit::kafka_server::Server;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -49,10 +51,23 @@ impl<'a> Bank<'a> {
         }
     }
 
+    /// Faults of the disk for the state folder of this name, which is created.
+    pub(crate) fn disk_faults(&self, folder: &str) -> DiskFaults {
+        let state = self.folder.path().join(folder);
+        fs::create_dir_all(&state).unwrap();
+        DiskFaults::build(&self.folder.path().join(format!("{folder}-faults")), &state).unwrap()
+    }
+
     /// Serves, with the state folder of this name.
     pub(crate) fn run(&self, folder: &str) -> Running {
+        self.run_with(folder, Vec::new())
+    }
+
+    /// The same with more variables in its environment.
+    pub(crate) fn run_with(&self, folder: &str, environment: Vec<(&'static str, OsString)>) -> Running {
         let log = self.folder.path().join(format!("{folder}.log"));
-        let child = self.command(folder, &["run"]).stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
+        let child =
+            self.command(folder, &["run"]).envs(environment).stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         Running { child, log, started: Instant::now() }
     }
 
