@@ -11,6 +11,7 @@ use es_core::task::entry::{Entry, id_digest};
 use es_core::task::layout::Position;
 use es_core::task::memory::Remembered;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What happened to every aggregate, in the order of the inputs.
 #[derive(Debug, Clone)]
@@ -130,10 +131,14 @@ impl<A: Aggregate> Folding<A> {
     /// What the log makes of the key with as many events, and with the outcomes of as many inputs, as this entry claims to have.
     pub fn like(&self, partition: i32, id: &str, entry: &Entry<A>) -> Option<Entry<A>> {
         let steps = self.steps.get(&partition)?.get(id)?;
-        Some(refold(steps, |so_far, step| match step.event {
-            Some(_) => so_far.sequence < entry.sequence,
-            None => step.from.offset < entry.outcomes_through,
-        }))
+        let fold = || {
+            refold(steps, |so_far, step| match step.event {
+                Some(_) => so_far.sequence < entry.sequence,
+                None => step.from.offset < entry.outcomes_through,
+            })
+        };
+        // A log that cannot be folded makes nothing.
+        catch_unwind(AssertUnwindSafe(fold)).ok()
     }
 
     /// What is wrong with an entry that never was, for people.

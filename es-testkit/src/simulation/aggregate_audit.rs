@@ -140,6 +140,10 @@ impl<A: Decide> Audit for AggregateAudit<A> {
             world.trace.judged(Checker::Inputs);
             checkers::one_outcome_per_id_by(&self.rules, evidence)?;
             world.trace.judged(Checker::Ids);
+            checkers::dead_letters(evidence, self.offsets.committed.len() as i32)?;
+            if !evidence.dead_letters.is_empty() {
+                world.trace.judged(Checker::DeadLetters);
+            }
             if self.rules.guarantee == Guarantee::ExactlyOnce {
                 checkers::sequences(evidence)?;
                 world.trace.judged(Checker::Sequence);

@@ -106,12 +106,31 @@ pub(super) enum Checker {
     Rows,
     /// What cannot be folded into a table has one dead letter.
     BadRows,
+    /// A dead letter holds what was sent, and why it is dead.
+    DeadLetters,
 }
 
 impl Checker {
-    pub(super) const ALL: [Checker; 15] = {
+    pub(super) const ALL: [Checker; 16] = {
         use Checker::*;
-        [Offsets, AllOrNone, Balances, Queries, Store, Inputs, Ids, Sequence, Changelog, AtRest, Rest, States, Restore, Rows, BadRows]
+        [
+            Offsets,
+            AllOrNone,
+            Balances,
+            Queries,
+            Store,
+            Inputs,
+            Ids,
+            Sequence,
+            Changelog,
+            AtRest,
+            Rest,
+            States,
+            Restore,
+            Rows,
+            BadRows,
+            DeadLetters,
+        ]
     };
 
     pub(super) fn name(self) -> &'static str {
@@ -131,12 +150,13 @@ impl Checker {
             Checker::Restore => "restore",
             Checker::Rows => "rows",
             Checker::BadRows => "bad rows",
+            Checker::DeadLetters => "dead letters",
         }
     }
 }
 
 /// The names of the checkers that judge simulations.
-pub fn checker_names() -> [&'static str; 15] {
+pub fn checker_names() -> [&'static str; 16] {
     Checker::ALL.map(Checker::name)
 }
 

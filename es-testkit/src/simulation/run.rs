@@ -27,7 +27,7 @@ use std::time::Duration;
 /// The partitions of each topic.
 pub(super) const PARTITIONS: i32 = 4;
 /// The application comes to rest within this time after the faults have healed.
-const REST: Duration = Duration::from_secs(120);
+const REST: Duration = Duration::from_secs(300);
 
 pub(super) struct Simulation<A: Decide> {
     pub(super) random: Random,
@@ -40,6 +40,8 @@ pub(super) struct Simulation<A: Decide> {
     ledger: Option<Ledger>,
     sent: u64,
     next_burst: Duration,
+    /// Nobody may overlook anything: is it really at rest?
+    all_look: bool,
     /// When the offsets of which component are set back; nobody starts before.
     pub(super) reset: Option<(Duration, usize)>,
 }
@@ -89,6 +91,7 @@ impl<A: Decide> Simulation<A> {
             ledger,
             sent: 0,
             next_burst: Duration::ZERO,
+            all_look: false,
             reset: None,
         }
     }
@@ -128,7 +131,7 @@ impl<A: Decide> Simulation<A> {
             self.wake(index, now);
             let process = &self.processes[index];
             // Whoever waits for a reply, or for something to do, looks less often: it would find nothing most of the time.
-            let looks = process.is_busy || self.world.cluster.has_reply(process.client) || self.random.chance(300);
+            let looks = self.all_look || process.is_busy || self.world.cluster.has_reply(process.client) || self.random.chance(300);
             if !looks || !process.is_awake(now) {
                 continue;
             }
@@ -296,6 +299,7 @@ impl<A: Decide> Simulation<A> {
         let mut rounds = 0;
         while rounds < 5 {
             let now = self.world.cluster.now();
+            self.all_look = rounds > 0;
             self.round(now < grace, None)?;
             let at_rest = now >= healed + settled
                 && self.processes.iter().all(|p| p.is_awake(now) && p.is_idle())
@@ -309,6 +313,7 @@ impl<A: Decide> Simulation<A> {
             }
         }
         self.world.trace.judged(Checker::Rest);
+        self.all_look = false;
         Ok(())
     }
 
