@@ -207,18 +207,6 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         }
     }
 
-    /// Forgets the command ids of a loaded entry that are older than `horizon`.
-    pub(super) fn forget(&mut self, at: At, horizon: Millis) {
-        let slot = &mut self.slots[at.0 as usize];
-        match slot.undo {
-            None => slot.entry.memory.forget(horizon),
-            Some((number, place)) => {
-                let batch = self.batches.iter_mut().find(|batch| batch.number == number).expect("an uncommitted batch is here");
-                slot.entry.memory.forget_marked(horizon, &mut batch.undos[place as usize].memory);
-            }
-        }
-    }
-
     /// Changes a loaded entry, one without command ids, as the committed log says.
     pub(super) fn replay(&mut self, at: At, change: Change<S>) {
         change.apply(&mut self.slots[at.0 as usize].entry);

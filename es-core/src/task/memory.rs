@@ -3,9 +3,6 @@
 //! Ids are numbered in the order of their inputs' offsets. On disk and in the changelog, [`SEGMENT`] of them are a *sealed* segment with a key of its own; what
 //! follows the last sealed one is the *tail*, and part of the entry. So a command costs the bytes of a tail, however many ids there are.
 //!
-//! What a segment holds is the same whoever folds the log, since every id is numbered and only whole segments are forgotten: so an owner of the task need
-//! not know which of them a former one has written to the changelog.
-//!
 //! ```text
 //!  number   0 ──────── 32 ──────── 64 ──────── 96 ─── 103
 //!           ╎ forgotten ╎ segment 1 ╎ segment 2 ╎ tail ╎
@@ -45,7 +42,8 @@ pub struct Memory {
     ids: Vec<Remembered>,
     /// The newest number of each id, while there are many.
     numbers: Option<Box<FxHashMap<[u8; 16], u64>>>,
-    /// The changelog is known to have these sealed segments as they are, and none before them.
+    /// The changelog is known to have these sealed segments as they are, since it got them from here. What a former owner of the task has written there is
+    /// never relied upon: who refolds the log may number ids otherwise, as events are folded before outcomes and old ids forgotten on the way.
     logged: Range<u32>,
     /// Sealed segments that are yet to be read in, the first to come first.
     missing: Range<u32>,
@@ -251,13 +249,13 @@ impl PartialEq for Memory {
 /// Without the sealed segments, which have keys of their own.
 impl Serialize for Memory {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.first, self.sealed().end, self.logged.start, self.logged.end, self.tail()).serialize(serializer)
+        (self.first, self.sealed().end, self.tail()).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Memory {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (first, sealed, from, to, ids) = <(u64, u32, u32, u32, Vec<Remembered>)>::deserialize(deserializer)?;
+        let (first, sealed, ids) = <(u64, u32, Vec<Remembered>)>::deserialize(deserializer)?;
         let too_large = || serde::de::Error::custom("a number of a command id is too large");
         let end = first.max(u64::from(sealed) * SEGMENT).saturating_add(ids.len() as u64);
         segment_of_checked(end).ok_or_else(too_large)?;
@@ -268,7 +266,7 @@ impl<'de> Deserialize<'de> for Memory {
         }
         let missing = segment_of_checked(first).ok_or_else(too_large)?;
         let missing = missing.min(sealed)..sealed;
-        Ok(Memory { first, ids, numbers: None, logged: from..to, missing })
+        Ok(Memory { first, ids, numbers: None, logged: 0..0, missing })
     }
 }
 

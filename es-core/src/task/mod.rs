@@ -33,7 +33,6 @@ pub use restore::Ends;
 pub use step::{Env, Logic, Step, Topics};
 pub use table::{BadRows, Rows};
 
-use crate::aggregate::Millis;
 use crate::broker::{Delivered, Fetched};
 use crate::record::{Place, RecordBatch, Role};
 use crate::settings::{Changelog, Stats};
@@ -339,11 +338,8 @@ impl<L: Logic> Task<L> {
             self.checkpoint.next(due, touched.len(), noted, self.committed)
         });
         let timestamp = pending.after.stream_time.max(0);
-        let horizon = pending.after.stream_time.saturating_sub(env.settings.command_memory.as_millis() as Millis);
         for id in &logged.ids {
             let at = self.cache.load(store, self.partition, id).map_err(|error| TaskError::Store { task: self.partition, error })?;
-            // What a former owner of the task has forgotten is in the changelog no more, and must not be claimed.
-            self.cache.forget(at, horizon);
             let entry = self.cache.entry(at);
             if entry.is_new() {
                 continue;
@@ -359,7 +355,8 @@ impl<L: Logic> Task<L> {
                 .key(&layout::entry_key(id))
                 .value_with(|bytes| layout::write(entry, bytes))
                 .map_err(|e| TaskError::Unwritable { task: self.partition, id: id.to_string(), why: e.to_string() })?;
-            for number in known.start..sealed.start {
+            let oldest = if known.is_empty() { sealed.start } else { known.start };
+            for number in oldest..sealed.start {
                 out.push(place, timestamp).key(&layout::segment_key(id, number));
             }
             if known != sealed {
