@@ -4,7 +4,7 @@ use crate::exits::Struck;
 use crate::logs::Follower;
 use crate::process::{App, copy};
 use crate::report::Report;
-use crate::world::World;
+use crate::world::{OFFSETS, OFFSETS_PARTITIONS, World};
 use es_kafka::record::{RecordRef, Role};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -78,9 +78,8 @@ fn transactions(world: &World) -> String {
         format!("{arguments:?}\n{}\n", said.unwrap_or_else(|error| error.to_string()))
     };
     let mut text = tool(&["list"]);
-    // The broker of tests has four partitions of this topic.
-    for partition in ["0", "1", "2", "3"] {
-        text += &tool(&["describe-producers", "--topic", "__consumer_offsets", "--partition", partition]);
+    for partition in OFFSETS_PARTITIONS {
+        text += &tool(&["describe-producers", "--topic", OFFSETS, "--partition", partition]);
     }
     text
 }

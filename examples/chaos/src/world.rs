@@ -127,6 +127,10 @@ impl Drop for World {
     }
 }
 
+/// Where Kafka keeps committed offsets, and the partitions that the broker of tests gives it.
+pub(crate) const OFFSETS: &str = "__consumer_offsets";
+pub(crate) const OFFSETS_PARTITIONS: [&str; 4] = ["0", "1", "2", "3"];
+
 impl Broker {
     /// Kills it and starts it again after `down`. Does nothing and returns false while it is being restarted.
     pub(crate) fn kill(&mut self, down: Duration) -> bool {
@@ -174,30 +178,36 @@ impl Broker {
         let server = self.server();
         let log = server.log();
         let skipped: Vec<&str> = log.lines().filter(|line| line.contains("Couldn't find leader endpoint for partitions")).collect();
+        let is_skipped = |topic: &str, partition: &str| {
+            let named = format!("{topic}-{partition}");
+            let names = |line: &&str| line.split(['(', ')', ',', ' ']).any(|word| word == named);
+            skipped.iter().any(names)
+        };
+        let tool = |arguments: &[&str]| {
+            let arguments = [&["--bootstrap-server", server.bootstrap_servers()], arguments].concat();
+            server.run_tool("org.apache.kafka.tools.TransactionsCommand", &arguments, b"")
+        };
+        // It fails where the transaction has ended meanwhile.
+        let end = |topic: &str, partition: &str, start: &str| {
+            u64::from(tool(&["abort", "--topic", topic, "--partition", partition, "--start-offset", start]).is_ok())
+        };
         let mut ended = 0;
+        if unrest.iter().any(|one| matches!(one, Unrest::Offsets { .. })) {
+            for partition in OFFSETS_PARTITIONS.iter().filter(|partition| is_skipped(OFFSETS, partition)) {
+                let producers = tool(&["describe-producers", "--topic", OFFSETS, "--partition", partition]).unwrap_or_default();
+                // The last column is where the producer's open transaction begins.
+                let starts = producers.lines().skip(1).filter_map(|line| line.split_whitespace().last());
+                ended += starts.filter(|start| start.parse::<i64>().is_ok()).map(|start| end(OFFSETS, partition, start)).sum::<u64>();
+            }
+        }
         // What the application reads comes last: as soon as it can, it goes on, and the marker of its next transaction, which has the same producer id, would
         // commit what was aborted here.
         for one in unrest.iter().rev() {
             let Unrest::Open { topic, partition, stable, .. } = one else { continue };
-            let named = format!("{topic}-{partition}");
-            let names = |line: &&str| line.split(['(', ')', ',', ' ']).any(|word| word == named);
-            if !skipped.iter().any(names) {
-                continue;
+            let partition = partition.to_string();
+            if is_skipped(topic, &partition) {
+                ended += end(topic, &partition, &stable.to_string());
             }
-            let (partition, stable) = (partition.to_string(), stable.to_string());
-            let arguments = [
-                "--bootstrap-server",
-                server.bootstrap_servers(),
-                "abort",
-                "--topic",
-                topic,
-                "--partition",
-                &partition,
-                "--start-offset",
-                &stable,
-            ];
-            // It fails where the transaction has ended meanwhile.
-            ended += u64::from(server.run_tool("org.apache.kafka.tools.TransactionsCommand", &arguments, b"").is_ok());
         }
         ended
     }
