@@ -395,6 +395,13 @@ mod tests {
     }
 
     #[test]
+    fn who_reads_it_relies_on_nothing_that_the_changelog_has() {
+        let mut memory = filled(0..100);
+        memory.set_logged(0..3);
+        assert_eq!((through_bytes(&memory).logged(), memory.logged()), (0..0, 0..3));
+    }
+
+    #[test]
     fn an_id_that_comes_late_unseals_what_the_changelog_has() {
         let mut memory = filled(10..110);
         memory.set_logged(0..3);
