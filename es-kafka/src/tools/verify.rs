@@ -1,7 +1,7 @@
 //! Store = fold of the log = changelog.
 //!
 //! The log is folded partition by partition. The store must hold, entry by entry, what the log came to at the store's position: state,
-//! number of events, command ids. A changelog record must hold what its aggregate came to at the input that the record names; where the
+//! number of events, command ids; what is newer there than that position is compared where the log comes to it. A changelog record must hold what its aggregate came to at the input that the record names; where the
 //! changelog is written with each commit, the newest record must also be of the newest state. Memory is bounded: a partition with many
 //! aggregates is gone through several times, with a share of the ids each time.
 
@@ -97,9 +97,11 @@ impl Share {
 struct Folding<A> {
     entries: BTreeMap<String, Entry<A>>,
     logged: BTreeMap<String, Logged<A>>,
+    /// What the store holds ahead of its position: a restore from the changelog may have been interrupted before the log behind the marker was folded.
+    ahead: BTreeMap<String, Logged<A>>,
 }
 
-/// The newest changelog record of an id.
+/// The newest changelog record of an id, or the store's entry.
 struct Logged<A> {
     entry: Entry<A>,
     /// Whether the log came to it.
@@ -125,7 +127,7 @@ impl Verification<'_> {
     }
 
     fn share<A: Aggregate>(&mut self, partition: i32, task: Option<&Task>, share: Share) -> Result<(), AppError> {
-        let mut folding = Folding::<A> { entries: BTreeMap::new(), logged: self.changelog(partition, share)? };
+        let mut folding = Folding::<A> { entries: BTreeMap::new(), logged: self.changelog(partition, share)?, ahead: BTreeMap::new() };
         self.counts.changelog_entries += folding.logged.len() as u64;
         if let Some(task) = task {
             self.outcomes(partition, share, task.position.outcomes, &mut folding)?;
@@ -134,7 +136,7 @@ impl Verification<'_> {
         let compared = task.map_or(0, |t| t.events);
         let next = self.events(partition, share, 0, Some(compared), &mut folding)?;
         if let Some(task) = task {
-            self.compare_store(partition, share, task, &folding.entries)?;
+            self.compare_store(partition, share, task, &mut folding)?;
         }
         self.events(partition, share, next, None, &mut folding)?;
         // One that has left only outcomes has no event in the log.
@@ -210,13 +212,8 @@ impl Verification<'_> {
         wrong.map_or(Ok(if to.is_some() { next } else { end }), Err)
     }
 
-    fn compare_store<A: Aggregate>(
-        &mut self,
-        partition: i32,
-        share: Share,
-        task: &Task,
-        folded: &BTreeMap<String, Entry<A>>,
-    ) -> Result<(), AppError> {
+    fn compare_store<A: Aggregate>(&mut self, partition: i32, share: Share, task: &Task, folding: &mut Folding<A>) -> Result<(), AppError> {
+        let folded = &folding.entries;
         let horizon = task.position.stream_time.saturating_sub(self.memory);
         let mut held = 0;
         for pair in task.entries::<A>("") {
@@ -225,6 +222,10 @@ impl Verification<'_> {
                 continue;
             }
             held += 1;
+            if stored.sequence > folded.get(&id).map_or(0, |entry| entry.sequence) {
+                folding.ahead.insert(id, Logged { entry: stored, reached: false });
+                continue;
+            }
             match folded.get(&id) {
                 // Outcomes may be gone from the log while the entry that they left is still there: it says nothing then.
                 None if stored.sequence == 0 => {}
@@ -246,6 +247,9 @@ impl Verification<'_> {
     }
 
     fn compare_changelog<A: Aggregate>(&mut self, partition: i32, folding: Folding<A>) -> Result<(), AppError> {
+        for (id, _) in folding.ahead.iter().filter(|(_, ahead)| !ahead.reached) {
+            self.differ(partition, id, "the log never came to what the store holds", None)?;
+        }
         for (id, logged) in &folding.logged {
             // An aggregate that has left only outcomes has no state to compare.
             if !logged.reached && logged.entry.sequence > 0 {
@@ -322,11 +326,11 @@ fn fold<A: Aggregate>(folder: Folder, share: Share, record: &RecordRef<'_>, fold
         return Ok(());
     }
     let entry = folding.entries.entry(id.to_owned()).or_default();
-    if folder.event(entry, record)? == Step::Changed
-        && let Some(logged) = folding.logged.get_mut(id)
-        && logged.entry.events_through == entry.events_through
-    {
-        logged.reached = unlike(&logged.entry, entry, None).map_err(|e| e.to_string())?.is_none();
+    if folder.event(entry, record)? == Step::Changed {
+        let kept = [folding.logged.get_mut(id), folding.ahead.get_mut(id)];
+        for kept in kept.into_iter().flatten().filter(|kept| kept.entry.events_through == entry.events_through) {
+            kept.reached = unlike(&kept.entry, entry, None).map_err(|e| e.to_string())?.is_none();
+        }
     }
     Ok(())
 }
