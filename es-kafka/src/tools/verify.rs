@@ -1,8 +1,8 @@
 //! Store = fold of the log = changelog.
 //!
 //! The log is folded partition by partition. The store must hold, entry by entry, what the log came to at the store's position: state,
-//! number of events, command ids; what is newer there than that position is compared where the log comes to it. A changelog record must hold what its aggregate came to at the input that the record names; where the
-//! changelog is written with each commit, the newest record must also be of the newest state. Memory is bounded: a partition with many
+//! number of events, command ids; what is newer there than that position is compared where the log comes to it. A changelog record must
+//! hold what its aggregate came to at the input that the record names; where the changelog is written with each commit, the newest record must also be of the newest state. Memory is bounded: a partition with many
 //! aggregates is gone through several times, with a share of the ids each time.
 
 use super::fold::{Folder, Step, id_of};
