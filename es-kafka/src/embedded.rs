@@ -20,7 +20,11 @@ pub struct Embedded {
     cluster: Cluster,
     disks: Arc<Mutex<BTreeMap<String, MemoryDisk>>>,
     ticked: Arc<Mutex<Instant>>,
+    owners: Owners,
 }
+
+/// Which partitions of a group each endpoint has, by group and endpoint.
+type Owners = Arc<Mutex<BTreeMap<String, BTreeMap<String, Vec<i32>>>>>;
 
 impl Default for Embedded {
     fn default() -> Self {
@@ -34,7 +38,7 @@ impl Embedded {
         let cluster = Cluster::new("embedded").blocking(true);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         cluster.set_timestamp(now.as_millis() as i64);
-        Embedded { cluster, disks: Arc::default(), ticked: Arc::new(Mutex::new(Instant::now())) }
+        Embedded { cluster, disks: Arc::default(), ticked: Arc::new(Mutex::new(Instant::now())), owners: Owners::default() }
     }
 
     /// Writes a record to the partition of its key. Returns partition and offset.
@@ -75,6 +79,19 @@ impl Embedded {
             *ticked += elapsed;
             self.cluster.advance(elapsed);
         }
+    }
+
+    /// Notes which partitions the process at this endpoint has, for [`owners`](Embedded::owners).
+    pub(crate) fn tell_owner(&self, group: &str, endpoint: &str, status: &crate::LaneStatus) {
+        let has = status.each_task.iter().filter(|_| !status.ended).map(|task| task.partition).collect();
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.entry(group.to_owned()).or_default().insert(endpoint.to_owned(), has);
+    }
+
+    /// Which partitions of a group each endpoint has.
+    #[cfg(feature = "http")]
+    pub(crate) fn owners(&self, group: &str) -> BTreeMap<String, Vec<i32>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned().unwrap_or_default()
     }
 
     /// The broker port of a lane, or of a reader beside it.

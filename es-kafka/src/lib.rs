@@ -10,7 +10,7 @@ mod client;
 mod component;
 pub mod config;
 mod connection;
-#[cfg_attr(not(test), expect(dead_code, reason = "the membership that writes it and the server that reads it come next"))]
+#[cfg(feature = "http")]
 mod directory;
 #[cfg(feature = "embedded")]
 pub mod embedded;
@@ -20,6 +20,7 @@ mod ffi;
 mod lane;
 mod memory;
 mod panics;
+mod queries;
 #[cfg(feature = "cli")]
 mod program;
 #[cfg(feature = "cli")]
@@ -40,9 +41,9 @@ pub use clap;
 pub use es_core::__private::{AggregateEsKafka as Aggregate, CommandEsKafka as Command, event_es_kafka as event};
 pub use es_core::*;
 pub use exit::Exit;
-pub use lane::LaneStatus;
+pub use lane::{LaneStatus, TaskStatus};
 pub use running::Running;
-pub use sender::Sender;
+pub use sender::{Sender, Written};
 pub use settings::Settings;
 
 /// The README's examples are tests.

@@ -2,7 +2,7 @@
 
 use crate::app::AppError;
 use crate::component::Part;
-use crate::connection::Connection;
+use crate::connection::{Connection, transactional_id};
 use crate::lane::{Lane, LaneStatus};
 use crate::memory::Shares;
 use crate::panics;
@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// An application that runs, started by [`App::start`](crate::App::start). Dropping it stops it.
 pub struct Running {
+    /// Ended first: the lanes answer no longer.
+    #[cfg(feature = "http")]
+    server: Option<crate::queries::Server>,
     lanes: Vec<Handle>,
     stop: Arc<AtomicBool>,
     #[cfg(feature = "embedded")]
@@ -52,10 +55,18 @@ impl Running {
         let admin = connection.admin(settings)?;
         let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
         Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?;
+        #[cfg(feature = "http")]
+        let bound = crate::queries::Bound::new(settings)?;
+        #[cfg(feature = "http")]
+        let (endpoint, mut served) = (bound.as_ref().map(|bound| bound.endpoint.clone()), std::collections::BTreeMap::new());
+        #[cfg(not(feature = "http"))]
+        let endpoint = None;
         tracing::info!(app = settings.app, instance, "the application starts");
         let shares = Shares::of(settings.memory_limit, parts.len());
         let stop = Arc::new(AtomicBool::new(false));
         let mut running = Running {
+            #[cfg(feature = "http")]
+            server: None,
             lanes: Vec::new(),
             stop: stop.clone(),
             #[cfg(feature = "embedded")]
@@ -63,7 +74,17 @@ impl Running {
         };
         for Part { topology, component } in parts {
             let name = topology.component.clone();
-            let status = Arc::new(Mutex::new(LaneStatus { component: name.clone(), ..LaneStatus::default() }));
+            let transactional_id = transactional_id(topology, &instance, 0);
+            let status = Arc::new(Mutex::new(LaneStatus { component: name.clone(), transactional_id, ..LaneStatus::default() }));
+            #[cfg(feature = "http")]
+            let desk = bound.is_some().then(|| {
+                let (counter, desk) = crate::queries::desk();
+                let lanes = vec![(counter, status.clone())];
+                served.insert(name.clone(), crate::queries::Served { topology: topology.clone(), lanes, sign: Default::default() });
+                desk
+            });
+            #[cfg(not(feature = "http"))]
+            let desk = None;
             let lane = Lane {
                 topology: topology.clone(),
                 settings: settings.clone(),
@@ -74,6 +95,8 @@ impl Running {
                 number: 0,
                 stop: stop.clone(),
                 status: status.clone(),
+                endpoint: endpoint.clone(),
+                desk,
             };
             let component = Arc::clone(component);
             let thread = thread::Builder::new().name(format!("{}{name}", panics::LANE)).spawn(move || {
@@ -83,6 +106,10 @@ impl Running {
             });
             let thread = thread.map_err(|e| AppError::Setup(format!("the thread of `{name}` cannot be started: {e}")))?;
             running.lanes.push(Handle { component: name, thread: Some(thread), status });
+        }
+        #[cfg(feature = "http")]
+        if let Some(bound) = bound {
+            running.server = Some(bound.serve(settings, connection, &instance, served, Default::default())?);
         }
         // The database is opened while the lanes initialise their producers and join their groups.
         folder.map_or(Ok(()), |folder| folder.ready())?;
@@ -106,6 +133,12 @@ impl Running {
             }
             thread::sleep(LOOK);
         }
+    }
+
+    /// Where queries are answered, if they are: the address itself, also where the setting `listen` leaves the port to the system.
+    #[cfg(feature = "http")]
+    pub fn listens_at(&self) -> Option<std::net::SocketAddr> {
+        self.server.as_ref().map(|server| server.address)
     }
 
     /// The log in memory, when that is where the application runs.

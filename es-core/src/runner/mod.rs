@@ -15,6 +15,7 @@
 //! ```
 
 mod error;
+mod queries;
 mod questions;
 mod remedy;
 mod transaction;

@@ -1,5 +1,8 @@
 //! The hot entries of a task, decoded: committed ones, and above them what uncommitted batches have made of them.
 
+mod committed;
+
+use self::committed::Sorted;
 use super::entry::Entry;
 use super::layout;
 use super::memory::{Mark, Remembered, segment_of};
@@ -33,6 +36,9 @@ pub(super) struct Cache<S> {
     batches: VecDeque<Batch<S>>,
     dirty: Vec<At>,
     writing: Vec<At>,
+    /// The keys of both in order, as far as a scan has asked for it.
+    dirty_sorted: Sorted,
+    writing_sorted: Sorted,
 }
 
 /// What entries were before an uncommitted batch first touched them, in the order in which it did.
@@ -116,6 +122,8 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
             batches: VecDeque::new(),
             dirty: Vec::new(),
             writing: Vec::new(),
+            dirty_sorted: Sorted::default(),
+            writing_sorted: Sorted::default(),
         }
     }
 
@@ -304,6 +312,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
     pub(super) fn take_dirty(&mut self, batch: &mut WriteBatch) -> Result<(), (String, String)> {
         assert!(self.writing.is_empty(), "one store write at a time");
         self.writing = std::mem::take(&mut self.dirty);
+        self.writing_sorted = std::mem::take(&mut self.dirty_sorted);
         for at in &self.writing {
             let slot = &mut self.slots[at.0 as usize];
             slot.dirty = false;
@@ -337,6 +346,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         for at in std::mem::take(&mut self.writing) {
             self.slots[at.0 as usize].writing = false;
         }
+        self.writing_sorted = Sorted::default();
     }
 
     /// Evicts clean entries that were not used lately, a few, when the cache is full. If none is clean it grows: the caller writes dirty

@@ -156,6 +156,17 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     }
 }
 
+/// Reads what a value begins with, and passes over the rest.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_beginning<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    match bytes {
+        [LAYOUT, rest @ ..] => postcard::take_from_bytes(rest).map(|(value, _)| value).map_err(|e| CodecError(e.to_string())),
+        other => read(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

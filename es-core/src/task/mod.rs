@@ -25,6 +25,7 @@ mod table;
 pub mod entry;
 pub mod layout;
 pub mod memory;
+pub mod query;
 pub mod replay;
 
 pub use commands::Commands;

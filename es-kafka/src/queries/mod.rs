@@ -1,0 +1,48 @@
+//! Interactive queries: committed state over HTTP, asked of any process and answered by the owner.
+//!
+//! ```text
+//!  client ── HTTP ──► gate (who, how large, how fast, how many) ──► routes ──► node ──► Counter ──► Desk on the lane's thread
+//!                                                                        │
+//!                                                                        └─ somebody else's partition: Finder names the owner,
+//!                                                                           and the question is handed on, or redirected
+//! ```
+//!
+//! Everything but the [desk] is built with the feature `http` and runs on a few threads of tokio's. The lane stays a plain thread: it takes questions from a
+//! bounded queue, is woken for them while it waits for its broker, and answers with what is committed.
+
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only the server asks"))]
+mod desk;
+#[cfg(feature = "http")]
+mod finder;
+#[cfg(feature = "http")]
+mod gate;
+#[cfg(feature = "http")]
+mod health;
+#[cfg(feature = "http")]
+mod node;
+#[cfg(feature = "http")]
+mod params;
+#[cfg(feature = "http")]
+mod peers;
+#[cfg(feature = "http")]
+mod problem;
+#[cfg(feature = "http")]
+mod routes;
+#[cfg(feature = "http")]
+mod scans;
+#[cfg(feature = "http")]
+mod server;
+#[cfg(feature = "http")]
+mod sign;
+#[cfg(all(test, feature = "http", feature = "embedded"))]
+mod tests;
+#[cfg(feature = "http")]
+mod tls;
+
+pub(crate) use desk::Desk;
+#[cfg(feature = "http")]
+pub(crate) use desk::desk;
+#[cfg(feature = "http")]
+pub(crate) use node::Served;
+#[cfg(feature = "http")]
+pub(crate) use server::{Bound, Server};
