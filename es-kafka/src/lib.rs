@@ -17,10 +17,14 @@ pub mod embedded;
 mod error;
 mod exit;
 mod ffi;
+#[cfg(feature = "query-client")]
+mod http;
 mod lane;
 mod memory;
 mod panics;
 mod queries;
+#[cfg(feature = "query-client")]
+mod query_client;
 #[cfg(feature = "cli")]
 mod program;
 #[cfg(feature = "cli")]
@@ -42,6 +46,8 @@ pub use es_core::__private::{AggregateEsKafka as Aggregate, CommandEsKafka as Co
 pub use es_core::*;
 pub use exit::Exit;
 pub use lane::{LaneStatus, TaskStatus};
+#[cfg(feature = "query-client")]
+pub use query_client::{Page, PageOf, QueryClient, QueryError, Reading, State};
 pub use running::Running;
 pub use sender::{Sender, Written};
 pub use settings::Settings;

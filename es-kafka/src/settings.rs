@@ -162,7 +162,7 @@ settings! {
     /// The most connections at a time.
     query_max_connections: usize = "query.max.connections", "1024";
     /// The most items of one page.
-    query_max_page: usize = "query.max.page", "1000";
+    query_max_page_items: usize = "query.max.page.items", "1000";
     /// A page ends when it has so many bytes, roughly.
     query_max_page_bytes: u64 = "query.max.page.bytes", "1MiB";
     /// The largest request, in bytes of address, headers and body.

@@ -36,8 +36,6 @@ mod server;
 mod sign;
 #[cfg(all(test, feature = "http", feature = "embedded"))]
 mod tests;
-#[cfg(feature = "http")]
-mod tls;
 
 pub(crate) use desk::Desk;
 #[cfg(feature = "http")]

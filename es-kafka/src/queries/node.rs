@@ -180,7 +180,9 @@ impl Node {
         let served = self.component(asked.component)?;
         let other = |found: Option<String>| found.filter(|endpoint| *endpoint != self.endpoint);
         if asked.forwarded {
-            return Err(Problem::moved(partition, other(self.finder.directory.owner(asked.component, partition))));
+            let problem = Problem::moved(partition, other(self.finder.directory.owner(asked.component, partition)));
+            // Whoever has handed it on looks again.
+            return Err(Problem { status: StatusCode::MISDIRECTED_REQUEST, ..problem });
         }
         let mut owner = other(self.finder.directory.owner(asked.component, partition));
         if owner.is_none() || tries > 0 {

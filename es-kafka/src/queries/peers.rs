@@ -2,28 +2,19 @@
 
 use super::params::FORWARDED;
 use super::problem::Problem;
-use super::tls;
+use crate::http::{self, Http};
 use crate::settings::Settings;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use std::time::{Duration, Instant};
 
-/// How long connecting to another process may take.
-const CONNECT: Duration = Duration::from_secs(1);
-/// Connections that are kept open to each.
-const KEPT: usize = 64;
 /// Tells who answered a question that was handed on.
 const ANSWERED_BY: HeaderName = HeaderName::from_static("es-answered-by");
 
 /// A client for the other processes.
 pub(crate) struct Peers {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Http,
     scheme: &'static str,
     authorization: Option<HeaderValue>,
 }
@@ -42,19 +33,8 @@ impl Peers {
     /// # Errors
     /// When a file of the settings cannot be used.
     pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT));
-        let tls = tls::client(settings)?;
-        let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(KEPT).build(connector);
-        let authorization = settings.query_token.as_ref().and_then(|token| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
-            value.set_sensitive(true);
-            Some(value)
-        });
-        Ok(Peers { client, scheme: if settings.query_tls_certificate.is_some() { "https" } else { "http" }, authorization })
+        let scheme = if settings.query_tls_certificate.is_some() { "https" } else { "http" };
+        Ok(Peers { client: http::client(settings)?, scheme, authorization: http::authorization(settings) })
     }
 
     /// Tells the client to ask the owner itself.
@@ -84,7 +64,7 @@ impl Peers {
         };
         match tokio::time::timeout(left + patience, self.client.request(request)).await {
             Err(_) => Handed::Unreachable("it has not answered in time".to_owned()),
-            Ok(Err(error)) => Handed::Unreachable(reasons(&error)),
+            Ok(Err(error)) => Handed::Unreachable(http::reasons(&error)),
             Ok(Ok(response)) => {
                 let (parts, body) = response.into_parts();
                 if parts.status == StatusCode::MISDIRECTED_REQUEST {
@@ -104,10 +84,4 @@ impl Peers {
             }
         }
     }
-}
-
-/// An error with what caused it.
-fn reasons(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |all, cause| format!("{all}: {cause}"))
 }

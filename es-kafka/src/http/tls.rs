@@ -3,8 +3,11 @@
 use crate::settings::Settings;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+#[cfg(feature = "http")]
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+#[cfg(feature = "http")]
+use rustls::ServerConfig;
+use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +15,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// The setting whose file cannot be used, and why.
+#[cfg(feature = "http")]
 pub(crate) fn server(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, String> {
     let Some((chain, key)) = identity(settings)? else { return Ok(None) };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
