@@ -17,6 +17,7 @@ use super::weather::Weather;
 use crate::broker::{ClientConfig, Cluster};
 use crate::checkers::{self, Violation};
 use crate::store::MemoryDisk;
+use es_core::partition::partition_of;
 use es_core::record::Role;
 use es_core::runner::{Guarantee, RunnerError};
 use es_core::task::{BadRows, Commands, Rows, TaskError};
@@ -196,9 +197,34 @@ impl<A: Decide> Simulation<A> {
             (Some(ledger), 1) => ledger.any_key(&mut self.random),
             _ => self.senders.any_key(),
         };
+        self.scan(index, partition_of(id.as_bytes(), PARTITIONS))?;
         let process = &self.processes[index];
         let Some(Ok(Some(entry))) = process.lane.as_ref().map(|lane| lane.entry(&id)) else { return Ok(()) };
         self.component(process.component).1.answered(&self.world, &process.name, &id, &*entry)
+    }
+
+    /// Somebody asks some process for all of a partition: each state was committed, and none that is there is missing.
+    fn scan(&mut self, index: usize, partition: i32) -> Result<(), Violation> {
+        let Process { name, component, lane, .. } = &mut self.processes[index];
+        let Some(lane) = lane.as_mut() else { return Ok(()) };
+        let scanned = lane.scan(partition).map_err(|what| Violation::new("queries", format!("{name}: {what}")))?;
+        let Some(ids) = scanned else { return Ok(()) };
+        let (name, component) = (name.clone(), *component);
+        let audit = self.component(component).1;
+        let lane = self.processes[index].lane.as_ref().expect("it has just answered");
+        for id in &ids {
+            if let Ok(Some(entry)) = lane.entry(id) {
+                audit.answered(&self.world, &name, id, &*entry)?;
+            }
+        }
+        for id in audit.keys().into_iter().filter(|id| partition_of(id.as_bytes(), PARTITIONS) == partition) {
+            let is_there = lane.has_state(&id);
+            if is_there != ids.contains(&id) {
+                let what = if is_there { "misses" } else { "shows" };
+                return Err(Violation::new("queries", format!("{name}: a scan of partition {partition} {what} `{id}`")));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn component(&self, index: usize) -> (&Setup, &dyn Audit) {
