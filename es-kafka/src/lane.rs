@@ -4,7 +4,7 @@ use crate::app::AppError;
 use crate::broker::KafkaBroker;
 use crate::connection::{Connection, kafka_config};
 use crate::memory::Shares;
-use crate::queries::Desk;
+use crate::queries::{Desk, Sign};
 use crate::settings::Settings;
 use es_core::broker::Broker;
 use es_core::clock::Clock;
@@ -39,6 +39,9 @@ pub(crate) struct Lane {
     pub(crate) status: Arc<Mutex<LaneStatus>>,
     /// Where queries to this process come in; told to the others.
     pub(crate) endpoint: Option<String>,
+    /// Set whenever its group gives a sign that it is a member.
+    #[cfg_attr(not(feature = "embedded"), allow(dead_code, reason = "librdkafka tells of no heartbeat"))]
+    pub(crate) sign: Sign,
     /// Where it takes questions.
     pub(crate) desk: Option<Desk>,
 }
@@ -111,6 +114,7 @@ pub(crate) fn run<L: Logic>(logic: L, mut lane: Lane) -> Result<Stats, AppError>
             }
             drive(logic, broker, store, &lane, desk, |_| None, |status| {
                 embedded.tick();
+                lane.sign.seen();
                 if let (Some(endpoint), Some(status)) = (&lane.endpoint, status) {
                     embedded.tell_owner(&lane.topology.group(), endpoint, status);
                 }

@@ -76,11 +76,12 @@ impl Running {
             let name = topology.component.clone();
             let transactional_id = transactional_id(topology, &instance, 0);
             let status = Arc::new(Mutex::new(LaneStatus { component: name.clone(), transactional_id, ..LaneStatus::default() }));
+            let sign = crate::queries::Sign::default();
             #[cfg(feature = "http")]
             let desk = bound.is_some().then(|| {
                 let (counter, desk) = crate::queries::desk();
                 let lanes = vec![(counter, status.clone())];
-                served.insert(name.clone(), crate::queries::Served { topology: topology.clone(), lanes, sign: Default::default() });
+                served.insert(name.clone(), crate::queries::Served { topology: topology.clone(), lanes, sign: sign.clone() });
                 desk
             });
             #[cfg(not(feature = "http"))]
@@ -96,6 +97,7 @@ impl Running {
                 stop: stop.clone(),
                 status: status.clone(),
                 endpoint: endpoint.clone(),
+                sign,
                 desk,
             };
             let component = Arc::clone(component);

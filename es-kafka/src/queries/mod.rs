@@ -7,7 +7,7 @@
 //!                                                                           and the question is handed on, or redirected
 //! ```
 //!
-//! Everything but the [desk] is built with the feature `http` and runs on a few threads of tokio's. The lane stays a plain thread: it takes questions from a
+//! Everything but the [desk] and the [sign] is built with the feature `http` and runs on a few threads of tokio's. The lane stays a plain thread: it takes questions from a
 //! bounded queue, is woken for them while it waits for its broker, and answers with what is committed.
 
 #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only the server asks"))]
@@ -32,12 +32,13 @@ mod routes;
 mod scans;
 #[cfg(feature = "http")]
 mod server;
-#[cfg(feature = "http")]
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only the server looks at signs"))]
 mod sign;
 #[cfg(all(test, feature = "http", feature = "embedded"))]
 mod tests;
 
 pub(crate) use desk::Desk;
+pub(crate) use sign::Sign;
 #[cfg(feature = "http")]
 pub(crate) use desk::desk;
 #[cfg(feature = "http")]

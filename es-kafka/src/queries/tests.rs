@@ -4,7 +4,7 @@ use super::routes::{OPENAPI, routes};
 use super::sign::Sign;
 use crate::embedded::Embedded;
 use crate::testing::{Account, AccountCommand, Balances};
-use crate::{App, Running, Sender, Settings};
+use crate::{App, QueryClient, Reading, Running, Sender, Settings};
 use es_core::partition::partition_of;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -399,4 +399,94 @@ fn an_owner_without_a_sign_of_its_group_is_stale() {
     assert_eq!(sign.age(), None, "a protocol without signs makes nothing stale");
     sign.seen();
     assert!(sign.age().unwrap() < LONG);
+    // An idle lane gives a sign every 20 ms, and answers before it gives the next.
+    let world = World::new(&[("query.max.age", "1ms")]);
+    world.fill((0..1).map(|n| format!("acct-{n}")));
+    let begun = Instant::now();
+    let stale = loop {
+        let reply = world.get("/v1/account/state/acct-0");
+        if reply.status != 200 {
+            break reply;
+        }
+        assert!(begun.elapsed() < LONG, "no answer is stale");
+    };
+    assert_eq!((stale.status, stale.error()), (503, "stale"), "{stale:?}");
+    assert!(stale.body["age_ms"].as_u64() >= Some(1), "{stale:?}");
+    for _ in 0..20 {
+        assert_eq!(world.get("/v1/account/state/acct-0?stale=true").status, 200, "the client takes what may be old");
+    }
+}
+
+/// An authority, and certificates that it has signed, as files.
+struct Authority {
+    folder: tempfile::TempDir,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let (folder, key) = (tempfile::tempdir().unwrap(), rcgen::KeyPair::generate().unwrap());
+        std::fs::write(folder.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        let issuer = rcgen::Issuer::new(params, key);
+        Authority { folder, issuer }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// The settings of one who has a certificate of it, and believes it.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        std::fs::write(self.file("own.pem"), params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
+        std::fs::write(self.file("own.key"), key.serialize_pem()).unwrap();
+        vec![
+            ("query.tls.certificate", self.file("own.pem")),
+            ("query.tls.key", self.file("own.key")),
+            ("query.tls.ca", self.file("ca.pem")),
+        ]
+    }
+}
+
+#[test]
+fn only_who_has_a_certificate_is_let_in_and_questions_are_handed_on_over_tls() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let mut settings = ours.settings();
+    settings.push(("query.tls.client.ca", ours.file("ca.pem")));
+    let changes: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let embedded = Embedded::new();
+    let (one, other) = (World::on(embedded.clone(), &changes), World::on(embedded, &changes));
+    let shared = |world: &World| world.running.wait_until(LONG, |lanes| lanes[0].running == 2);
+    assert!(shared(&one) && shared(&other));
+    let mut sender = one.sender();
+    let written: Vec<_> = (0..20).map(|n| sender.send_and_wait(&format!("acct-{n}"), &n.to_string(), &AccountCommand::Move { by: 1 }, LONG).unwrap()).collect();
+    let client = |changes: &[(&str, &str)]| {
+        let mut settings = Settings::new("bank");
+        changes.iter().for_each(|(key, value)| settings.set(key, value).unwrap());
+        QueryClient::new(&[one.at.to_string()], &settings).unwrap()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let known = client(&changes);
+        for (n, written) in written.iter().enumerate() {
+            let found = known.state::<Account>(&format!("acct-{n}"), Reading::of(*written)).await.unwrap().unwrap();
+            assert_eq!((found.sequence, found.state.balance), (1, 1));
+        }
+        // One of the two asks the other.
+        assert_eq!(known.count::<Account>("acct-").await, Ok(20));
+    });
+    let stranger = theirs.settings();
+    let stranger = [("query.tls.ca", ours.file("ca.pem")), stranger[0].clone(), stranger[1].clone()];
+    let stranger: Vec<(&str, &str)> = stranger.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let believer = [("query.tls.ca", ours.file("ca.pem"))];
+    let nobody: Vec<(&str, &str)> = believer.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    for (who, changes) in [("a stranger", &stranger), ("one without a certificate", &nobody)] {
+        let client = client(changes);
+        let refused = runtime.block_on(async { tokio::time::timeout(Duration::from_millis(300), client.count::<Account>("")).await });
+        assert!(!matches!(refused, Ok(Ok(_))), "{who} is let in");
+    }
+    assert_eq!(one.get("/health/live").status, 0, "plain HTTP is not spoken");
 }

@@ -3,8 +3,10 @@
 //! This program is both: the tests, and, with `ES_TEST_APP` in its environment, the application.
 
 #[path = "../kafka_app/bank.rs"]
+#[allow(dead_code, reason = "other programs use the rest")]
 mod bank;
 #[path = "../kafka_app/process.rs"]
+#[allow(dead_code, reason = "as above")]
 mod process;
 
 use bank::{Account, AccountCommand};
