@@ -55,16 +55,6 @@ pub struct ClusterState {
     pub topics: Vec<TopicState>,
 }
 
-/// A member of a group.
-#[cfg(feature = "http")]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct GroupMember {
-    /// Its `client.id`.
-    pub(crate) client_id: String,
-    /// Topic and number of each partition that it has.
-    pub(crate) partitions: Vec<(String, i32)>,
-}
-
 /// A client for topic administration.
 pub struct Admin {
     client: AdminClient<Logs>,
@@ -118,9 +108,10 @@ impl Admin {
     /// # Errors
     /// As [`describe`](Admin::describe).
     #[cfg(feature = "http")]
-    pub(crate) fn members(&self, group: &str) -> Result<Vec<GroupMember>, BrokerError> {
-        let members = native::members(self.client.inner(), group, self.wait);
-        members.map_err(|error| native_error(&format!("describing the group {group}"), &error))
+    pub(crate) fn members(&self, group: &str) -> Result<Vec<native::Member>, BrokerError> {
+        let found = native::group(self.client.inner(), group, self.wait);
+        let found = found.map_err(|error| native_error(&format!("describing the group {group}"), &error))?;
+        Ok(found.members)
     }
 
     /// Creates the topics and waits until they can be described. One that exists already is left as it is.

@@ -23,8 +23,8 @@ pub struct Embedded {
     owners: Owners,
 }
 
-/// Which partitions of a group each endpoint has, by group and endpoint.
-type Owners = Arc<Mutex<BTreeMap<String, BTreeMap<String, Vec<i32>>>>>;
+/// Which partitions each lane at an endpoint has, by group, and endpoint and number.
+type Owners = Arc<Mutex<BTreeMap<String, BTreeMap<(String, usize), Vec<i32>>>>>;
 
 impl Default for Embedded {
     fn default() -> Self {
@@ -81,17 +81,22 @@ impl Embedded {
         }
     }
 
-    /// Notes which partitions the process at this endpoint has, for [`owners`](Embedded::owners).
+    /// Notes which partitions a lane of the process at this endpoint has, for [`owners`](Embedded::owners).
     pub(crate) fn tell_owner(&self, group: &str, endpoint: &str, status: &crate::LaneStatus) {
         let has = status.each_task.iter().filter(|_| !status.ended).map(|task| task.partition).collect();
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        owners.entry(group.to_owned()).or_default().insert(endpoint.to_owned(), has);
+        owners.entry(group.to_owned()).or_default().insert((endpoint.to_owned(), status.lane), has);
     }
 
     /// Which partitions of a group each endpoint has.
     #[cfg(feature = "http")]
     pub(crate) fn owners(&self, group: &str) -> BTreeMap<String, Vec<i32>> {
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned().unwrap_or_default()
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+        for ((endpoint, _), has) in owners.get(group).into_iter().flatten() {
+            all.entry(endpoint.clone()).or_default().extend(has);
+        }
+        all
     }
 
     /// The broker port of a lane, or of a reader beside it.

@@ -6,6 +6,7 @@ use crate::connection::{Connection, kafka_config};
 use crate::memory::Shares;
 use crate::queries::{Desk, Sign};
 use crate::settings::Settings;
+use crate::status::{LaneStatus, TaskStatus};
 use es_core::broker::Broker;
 use es_core::clock::Clock;
 use es_core::runner::{Phase, Runner, Stats};
@@ -34,6 +35,7 @@ pub(crate) struct Lane {
     pub(crate) folder: Option<StoreFolder>,
     /// The process's name among its group.
     pub(crate) instance: String,
+    /// Its number within the component, from 0.
     pub(crate) number: usize,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) status: Arc<Mutex<LaneStatus>>,
@@ -44,48 +46,6 @@ pub(crate) struct Lane {
     pub(crate) sign: Sign,
     /// Where it takes questions.
     pub(crate) desk: Option<Desk>,
-}
-
-/// What a lane is doing and has done.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LaneStatus {
-    /// The component.
-    pub component: String,
-    /// What it has done so far.
-    pub stats: Stats,
-    /// The partitions that it has.
-    pub tasks: usize,
-    /// Those of them that process inputs.
-    pub running: usize,
-    /// Records that were read for a restore, and how many there are, over the partitions that are being restored.
-    pub restoring: Option<(u64, u64)>,
-    /// Whether it has partitions, and all that was readable of them is processed, committed and stored.
-    pub idle: bool,
-    /// The number of partitions of the component; 0 until it is known.
-    pub partitions: i32,
-    /// Whether its producer is initialised, so that it takes part in its group.
-    pub joined: bool,
-    /// Whether it has ended.
-    pub ended: bool,
-    /// The id of its transactions.
-    pub transactional_id: String,
-    /// Its name in its group, once it is known.
-    pub member_id: Option<String>,
-    /// Its partitions, one by one.
-    pub each_task: Vec<TaskStatus>,
-}
-
-/// What a lane does with one of its partitions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TaskStatus {
-    /// The partition.
-    pub partition: i32,
-    /// What it is doing.
-    pub state: TaskState,
-    /// The next input that its committed state does not reflect.
-    pub position: i64,
 }
 
 /// Runs a lane on this thread until it is told to stop, or fails.
@@ -149,7 +109,7 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
             let member_id = member_id(runner.broker());
             let mut status = lane.status.lock().unwrap_or_else(PoisonError::into_inner);
             report(&runner, &mut status);
-            (status.member_id, status.ended) = (member_id, !going);
+            status.member_id = member_id;
             tick(Some(&status));
             drop(status);
             waits &= runner.tasks().next().is_none();
@@ -191,7 +151,7 @@ fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S,
     status.partitions = runner.partitions().unwrap_or(0);
     status.joined = matches!(runner.phase(), Phase::Running | Phase::Recovering);
     (status.tasks, status.running, status.restoring) = (tasks, running, restoring);
-    status.idle = tasks > 0 && runner.is_idle();
+    status.idle = runner.is_idle();
 }
 
 /// The engine's part of the settings.

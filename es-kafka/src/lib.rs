@@ -17,6 +17,7 @@ pub mod embedded;
 mod error;
 mod exit;
 mod ffi;
+mod former;
 #[cfg(feature = "query-client")]
 mod http;
 mod lane;
@@ -33,6 +34,7 @@ mod reader;
 mod running;
 mod sender;
 pub mod settings;
+mod status;
 #[cfg(test)]
 mod testing;
 mod tools;
@@ -45,12 +47,12 @@ pub use clap;
 pub use es_core::__private::{AggregateEsKafka as Aggregate, CommandEsKafka as Command, event_es_kafka as event};
 pub use es_core::*;
 pub use exit::Exit;
-pub use lane::{LaneStatus, TaskStatus};
 #[cfg(feature = "query-client")]
 pub use query_client::{Page, PageOf, QueryClient, QueryError, Reading, State};
 pub use running::Running;
 pub use sender::{Sender, Written};
 pub use settings::Settings;
+pub use status::{ComponentStatus, LaneStatus, TaskStatus};
 
 /// The README's examples are tests.
 #[cfg(doctest)]

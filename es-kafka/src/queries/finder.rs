@@ -74,7 +74,7 @@ impl Finder {
                 let input = topology.topic(topology.input()).unwrap_or_default().to_owned();
                 let described = tokio::task::spawn_blocking(move || admin.members(&group)).await;
                 let members = described.unwrap_or_else(|e| Err(BrokerError::new(es_core::broker::ErrorKind::Retriable, e.to_string())))?;
-                let owner = |member: crate::admin::GroupMember| {
+                let owner = |member: crate::ffi::describe::Member| {
                     let endpoint = endpoint_of(&member.client_id)?.to_owned();
                     let active = member.partitions.into_iter().filter(|(topic, _)| *topic == input).map(|(_, partition)| partition).collect();
                     Some(Owner { endpoint, active, standby: Vec::new() })

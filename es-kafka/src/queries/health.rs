@@ -2,7 +2,7 @@
 
 use super::node::Node;
 use super::problem::json;
-use crate::lane::LaneStatus;
+use crate::status::LaneStatus;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, StatusCode};
@@ -10,20 +10,20 @@ use es_core::task::TaskState;
 use serde_json::{Value, json as object};
 use std::sync::Arc;
 
-/// 200 as long as no lane has ended.
+/// 200 as long as each component has a lane that works.
 pub(super) async fn live(State(node): State<Arc<Node>>) -> Response<Body> {
-    tell(lanes(&node).iter().all(|lane| !lane.ended), "live", "ended")
+    tell(is_live(&node), "live", "ended")
 }
 
-/// 200 when every lane takes part in its group and has all its partitions up to date; one without partitions is ready for some.
+/// 200 when every lane that works takes part in its group and has all its partitions up to date; one without partitions is ready for some.
 pub(super) async fn ready(State(node): State<Arc<Node>>) -> Response<Body> {
-    tell(lanes(&node).iter().all(is_ready), "ready", "not ready")
+    tell(is_live(&node) && lanes(&node).iter().all(is_ready), "ready", "not ready")
 }
 
 /// What others need to know of this process: its name, the ids of its transactions and memberships, and the state of its tasks.
 pub(super) async fn all(State(node): State<Arc<Node>>) -> Response<Body> {
     let components = node.components.iter().map(|(name, served)| {
-        let lanes: Vec<Value> = served.status().enumerate().map(|(number, lane)| show(number, &lane)).collect();
+        let lanes: Vec<Value> = served.status().map(|lane| show(&lane)).collect();
         let age = served.sign.age().map(|age| age.as_millis() as u64);
         object!({ "component": name, "group": served.topology.group(), "group_sign_age_ms": age, "lanes": lanes })
     });
@@ -31,14 +31,14 @@ pub(super) async fn all(State(node): State<Arc<Node>>) -> Response<Body> {
         "app": node.settings.app,
         "instance": node.instance,
         "endpoint": node.endpoint,
-        "live": lanes(&node).iter().all(|lane| !lane.ended),
-        "ready": lanes(&node).iter().all(is_ready),
+        "live": is_live(&node),
+        "ready": is_live(&node) && lanes(&node).iter().all(is_ready),
         "components": components.collect::<Vec<_>>(),
     });
     json(StatusCode::OK, body.to_string().into_bytes())
 }
 
-fn show(number: usize, lane: &LaneStatus) -> Value {
+fn show(lane: &LaneStatus) -> Value {
     let tasks: Vec<Value> = lane
         .each_task
         .iter()
@@ -46,11 +46,12 @@ fn show(number: usize, lane: &LaneStatus) -> Value {
         .collect();
     let restoring = lane.restoring.map(|(done, all)| object!({ "records": done, "of": all }));
     object!({
-        "lane": number,
+        "lane": lane.lane,
         "transactional_id": lane.transactional_id,
         "member_id": lane.member_id,
         "joined": lane.joined,
         "ended": lane.ended,
+        "error": lane.error,
         "restoring": restoring,
         "tasks": tasks,
     })
@@ -60,8 +61,12 @@ fn lanes(node: &Node) -> Vec<LaneStatus> {
     node.components.values().flat_map(|served| served.status().collect::<Vec<_>>()).collect()
 }
 
+fn is_live(node: &Node) -> bool {
+    node.components.values().all(|served| served.status().any(|lane| !lane.ended))
+}
+
 fn is_ready(lane: &LaneStatus) -> bool {
-    lane.joined && !lane.ended && lane.each_task.iter().all(|task| matches!(task.state, TaskState::Running | TaskState::Rewinding))
+    lane.ended || lane.joined && lane.each_task.iter().all(|task| matches!(task.state, TaskState::Running | TaskState::Rewinding))
 }
 
 fn tell(is_so: bool, yes: &str, no: &str) -> Response<Body> {

@@ -37,11 +37,9 @@ mod sign;
 #[cfg(all(test, feature = "http", feature = "embedded"))]
 mod tests;
 
-pub(crate) use desk::Desk;
-pub(crate) use sign::Sign;
-#[cfg(feature = "http")]
-pub(crate) use desk::desk;
+pub(crate) use desk::{Counter, Desk, desk};
 #[cfg(feature = "http")]
 pub(crate) use node::Served;
 #[cfg(feature = "http")]
 pub(crate) use server::{Bound, Server};
+pub(crate) use sign::Sign;

@@ -6,7 +6,7 @@ use super::gate::Limits;
 use super::peers::{Handed, Peers};
 use super::problem::{Problem, json};
 use super::sign::Sign;
-use crate::lane::LaneStatus;
+use crate::status::LaneStatus;
 use crate::settings::Settings;
 use axum::body::Body;
 use axum::http::{Response, StatusCode};

@@ -37,7 +37,7 @@ impl World {
         let running = app.start().unwrap();
         let at = running.listens_at().unwrap();
         let world = World { app, running, at };
-        assert!(world.running.wait_until(LONG, |lanes| lanes.iter().all(|lane| lane.joined && lane.partitions > 0)));
+        assert!(world.running.wait_until(LONG, |lanes| lanes.iter().all(|c| c.lanes.iter().all(|lane| lane.joined && lane.partitions > 0))));
         world
     }
 
@@ -52,7 +52,7 @@ impl World {
             sender.send(&id, &format!("fill-{id}"), &AccountCommand::Move { by: 1 }).unwrap();
             wanted += 1;
         }
-        let done = |lane: &crate::LaneStatus| lane.stats.committed_inputs >= wanted && lane.running == 4;
+        let done = |lane: &crate::ComponentStatus| lane.stats.committed_inputs >= wanted && lane.running == 4;
         assert!(self.running.wait_until(LONG, |lanes| lanes.iter().all(done)));
     }
 
@@ -186,7 +186,7 @@ fn pages_hold_each_key_exactly_once_while_others_are_written() {
 
 #[test]
 fn positions_health_and_readiness_are_told() {
-    let world = World::new(&[]);
+    let world = World::new(&[("threads", "2")]);
     world.fill((0..20).map(|n| format!("acct-{n}")));
     let positions = world.get("/v1/account/positions");
     let sum: i64 = positions.body["partitions"].as_array().unwrap().iter().map(|p| p["position"].as_i64().unwrap()).sum();
@@ -195,9 +195,10 @@ fn positions_health_and_readiness_are_told() {
     assert_eq!((world.get("/health/live").status, world.get("/health/ready").status), (200, 200));
     let health = world.get("/health").body;
     assert_eq!((&health["app"], &health["ready"], &health["endpoint"]), (&"bank".into(), &true.into(), &world.at.to_string().into()), "{health}");
-    let lane = &health["components"][0]["lanes"][0];
-    assert_eq!((lane["tasks"].as_array().unwrap().len(), &lane["tasks"][0]["state"]), (4, &"running".into()), "{health}");
-    assert_eq!(lane["transactional_id"], "bank-embedded-account-0");
+    let lanes = health["components"][0]["lanes"].as_array().unwrap();
+    let tasks: Vec<&Value> = lanes.iter().flat_map(|lane| lane["tasks"].as_array().unwrap()).map(|task| &task["state"]).collect();
+    assert_eq!((lanes.len(), tasks), (2, vec![&Value::from("running"); 4]), "{health}");
+    assert_eq!(lanes[1]["transactional_id"], "bank-embedded-account-1");
     let components = world.get("/v1/components").body;
     assert_eq!(components["components"][0]["owners"], serde_json::json!(vec![world.at.to_string(); 4]), "{components}");
 }
