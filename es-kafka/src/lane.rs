@@ -68,7 +68,7 @@ pub(crate) fn run<L: Logic>(logic: L, mut lane: Lane) -> Result<Stats, AppError>
         Connection::Embedded(embedded) => {
             let id = crate::connection::transactional_id(&lane.topology, &lane.instance, lane.number);
             let broker = embedded.client(&lane.settings, &lane.topology, &id);
-            let store = embedded.store(&lane.topology.store());
+            let store = embedded.store_of(&lane.instance, &lane.topology.store());
             if let Some(desk) = &desk {
                 desk.wake_by(broker.waker());
             }

@@ -47,6 +47,9 @@ pub struct Running {
     broken: Arc<AtomicBool>,
     #[cfg(feature = "embedded")]
     connection: Connection,
+    /// Given back when the lanes have ended.
+    #[cfg(feature = "embedded")]
+    _life: Option<crate::embedded::Life>,
 }
 
 /// The lanes of one component.
@@ -63,6 +66,8 @@ struct Handle {
 impl Running {
     /// Prepares topics and state folder, ends what former lives of this process have left open, and starts the lanes of each component.
     pub(crate) fn start(settings: &Settings, parts: &[Part], connection: &Connection) -> Result<Self, AppError> {
+        #[cfg(feature = "embedded")]
+        let mut life = None;
         let (folder, instance) = match connection {
             Connection::Kafka => {
                 let folder = claim_folder(settings)?;
@@ -70,7 +75,10 @@ impl Running {
                 (Some(folder), instance)
             }
             #[cfg(feature = "embedded")]
-            Connection::Embedded(_) => (None, "embedded".to_owned()),
+            Connection::Embedded(embedded) => {
+                let life = life.insert(embedded.live());
+                (None, life.instance())
+            }
         };
         let admin = connection.admin(settings)?;
         let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
@@ -99,6 +107,8 @@ impl Running {
             broken: Arc::default(),
             #[cfg(feature = "embedded")]
             connection: connection.clone(),
+            #[cfg(feature = "embedded")]
+            _life: life,
         };
         thread::scope(|scope| {
             // The database is opened while former transactions are ended, and while the lanes initialise their producers and join their groups.
