@@ -60,6 +60,14 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         task.scan_keys(&self.store, scan, visit)
     }
 
+    /// Where committed events of an aggregate lie, as [`Task::history`] tells.
+    ///
+    /// # Errors
+    /// When the partition is not served here, or its store cannot be read.
+    pub fn history(&self, partition: i32, id: &str, after: u64, limit: usize) -> Result<Vec<(u64, i64)>, Unanswered> {
+        self.task(partition)?.history(&self.store, id, after, limit)
+    }
+
     fn task(&self, partition: i32) -> Result<&Task<L>, Unanswered> {
         self.tasks.get(&partition).ok_or(Unanswered::NotHere { partition })
     }

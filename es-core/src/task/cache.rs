@@ -1,8 +1,10 @@
 //! The hot entries of a task, decoded: committed ones, and above them what uncommitted batches have made of them.
 
 mod committed;
+mod history;
 
 use self::committed::Sorted;
+use self::history::Unwritten;
 use super::entry::Entry;
 use super::layout;
 use super::memory::{Mark, Remembered, segment_of};
@@ -39,6 +41,9 @@ pub(super) struct Cache<S> {
     /// The keys of both in order, as far as a scan has asked for it.
     dirty_sorted: Sorted,
     writing_sorted: Sorted,
+    /// Where committed events lie that the store's index has not got; nothing where no history is kept.
+    unindexed: Unwritten,
+    indexing: Unwritten,
 }
 
 /// What entries were before an uncommitted batch first touched them, in the order in which it did.
@@ -124,6 +129,8 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
             writing: Vec::new(),
             dirty_sorted: Sorted::default(),
             writing_sorted: Sorted::default(),
+            unindexed: Unwritten::default(),
+            indexing: Unwritten::default(),
         }
     }
 
@@ -313,6 +320,8 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         assert!(self.writing.is_empty(), "one store write at a time");
         self.writing = std::mem::take(&mut self.dirty);
         self.writing_sorted = std::mem::take(&mut self.dirty_sorted);
+        self.indexing = std::mem::take(&mut self.unindexed);
+        self.indexing.write(batch);
         for at in &self.writing {
             let slot = &mut self.slots[at.0 as usize];
             slot.dirty = false;
@@ -347,6 +356,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
             self.slots[at.0 as usize].writing = false;
         }
         self.writing_sorted = Sorted::default();
+        self.indexing = Unwritten::default();
     }
 
     /// Evicts clean entries that were not used lately, a few, when the cache is full. If none is clean it grows: the caller writes dirty

@@ -5,7 +5,7 @@ use super::entry::{Seen, command_digest, id_digest, remembered};
 use super::error::TaskError;
 use super::layout::{LastEvent, MAX_ID_BYTES};
 use super::replay::catch;
-use super::step::{Logic, Step};
+use super::step::{Emitted, Logic, Step};
 use crate::aggregate::{Context, Decide};
 use crate::command::Command;
 use crate::dead_letter::Cause;
@@ -159,6 +159,10 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
                 writing.provenance.index += 1;
             }
             writing.provenance.index -= 1;
+            if env.topology.history {
+                let count = count as u64;
+                step.emitted.push(Emitted { at, first: change.sequence + 1 - count, count });
+            }
             change.state = Some(state);
             change.present = true;
             change.events_through = input.offset + 1;

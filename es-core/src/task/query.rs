@@ -172,6 +172,17 @@ impl<L: Logic> Task<L> {
         scanned.map_err(|error| Unanswered::Failed(TaskError::Store { task: self.partition, error }))
     }
 
+    /// Numbers and offsets of up to `limit` committed events of an aggregate behind the event of number `after`, in their order; empty where no
+    /// [history](crate::Aggregate::HISTORY) is kept. In rare cases an event lies before its offset: look at what lies there, and go back to the event before.
+    ///
+    /// # Errors
+    /// When it does not serve, or its store cannot be read.
+    pub fn history<S: StateStore>(&self, store: &S, id: &str, after: u64, limit: usize) -> Result<Vec<(u64, i64)>, Unanswered> {
+        self.serves()?;
+        let found = self.cache.history(store, self.partition, id, after, limit);
+        found.map_err(|error| Unanswered::Failed(TaskError::Store { task: self.partition, error }))
+    }
+
     fn serves(&self) -> Result<(), Unanswered> {
         let partition = self.partition;
         match self.state {

@@ -32,6 +32,8 @@ pub(super) trait Lane {
     /// # Errors
     /// Where the answers to different questions do not agree.
     fn scan(&mut self, partition: i32) -> Result<Option<Vec<String>>, String>;
+    /// Numbers and offsets of all events of a key, as its index has them, and how many there are; `None` where the key's partition is not served.
+    fn history(&self, partition: i32, id: &str) -> Option<(Vec<(u64, i64)>, u64)>;
     /// What it is at, for people.
     fn show(&self) -> String;
 }
@@ -109,6 +111,11 @@ impl<L: Logic> Lane for SimulatedRunner<L> {
             }
         }
         Ok(Some(seen.into_iter().filter(|(_, found)| found.is_some()).map(|(id, _)| id).collect()))
+    }
+
+    fn history(&self, partition: i32, id: &str) -> Option<(Vec<(u64, i64)>, u64)> {
+        let count = Runner::entry(self, id).ok()?.map_or(0, |entry| entry.sequence);
+        Some((self.history(partition, id, 0, usize::MAX).ok()?, count))
     }
 
     fn show(&self) -> String {
