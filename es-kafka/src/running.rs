@@ -14,7 +14,7 @@ use crate::queries::{Counter, Sign, desk};
 #[cfg(feature = "http")]
 use crate::{
     directory::Directory,
-    queries::{Bound, Served, Server},
+    queries::{Bound, Historian, Served, Server},
 };
 use crate::settings::Settings;
 use crate::status::{ComponentStatus, LaneStatus};
@@ -158,7 +158,7 @@ impl Running {
             let served = parts.iter().zip(&running.components).map(|(Part { topology, .. }, handles)| {
                 let (sign, counters) = counters.remove(&topology.component).unwrap_or_default();
                 let lanes = counters.into_iter().zip(handles.lanes.iter().map(|lane| lane.status.clone())).collect();
-                (topology.component.clone(), Served { topology: topology.clone(), lanes, sign })
+                (topology.component.clone(), Served { historian: Historian::new(settings, connection, topology), topology: topology.clone(), lanes, sign })
             });
             running.server = Some(bound.serve(settings, connection, &instance, served.collect(), Directory::default())?);
         }

@@ -33,6 +33,8 @@ pub(crate) enum Ask {
     List { range: Range, limit: usize, max_bytes: usize },
     /// The number of states.
     Count { range: Range },
+    /// Where the events of an aggregate lie.
+    History { id: String, after: u64, limit: usize },
     /// What the state reflects.
     Position,
 }
@@ -73,6 +75,8 @@ pub(crate) enum Answer {
     /// Items of a page, JSON with commas between; and, where there may be more, the id of the last that was looked at.
     Page { items: Vec<u8>, count: usize, last: Option<String> },
     Counted { count: u64, position: i64 },
+    /// Numbers and offsets of events, in their order.
+    Events { places: Vec<(u64, i64)>, position: i64 },
     Position { input: i64, events: i64, outcomes: i64 },
     /// The time is over, and the state does not reflect what was asked for.
     Behind { position: i64 },
@@ -198,6 +202,9 @@ impl Desk {
                     }
                 })
                 .unwrap_or_else(unanswered),
+            Ask::History { id, after, limit } => runner
+                .history(partition, id, *after, *limit)
+                .map_or_else(unanswered, |places| Answer::Events { places, position: position.input }),
             Ask::Position => Answer::Position { input: position.input, events: position.events, outcomes: position.outcomes },
             Ask::List { .. } | Ask::Count { .. } => {
                 self.scans.push_back(Job { question, items: Vec::new(), count: 0, last: None });

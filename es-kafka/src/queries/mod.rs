@@ -19,6 +19,8 @@ mod gate;
 #[cfg(feature = "http")]
 mod health;
 #[cfg(feature = "http")]
+mod historian;
+#[cfg(feature = "http")]
 mod node;
 #[cfg(feature = "http")]
 mod params;
@@ -38,6 +40,8 @@ mod sign;
 mod tests;
 
 pub(crate) use desk::{Counter, Desk, desk};
+#[cfg(feature = "http")]
+pub(crate) use historian::Historian;
 #[cfg(feature = "http")]
 pub(crate) use node::Served;
 #[cfg(feature = "http")]

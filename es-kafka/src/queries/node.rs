@@ -3,6 +3,7 @@
 use super::desk::{Answer, Ask, Counter, Question};
 use super::finder::Finder;
 use super::gate::Limits;
+use super::historian::Historian;
 use super::peers::{Handed, Peers};
 use super::problem::{Problem, json};
 use super::sign::Sign;
@@ -40,6 +41,8 @@ pub(crate) struct Served {
     pub(crate) lanes: Vec<(Counter, Arc<Mutex<LaneStatus>>)>,
     /// When its group last gave a sign.
     pub(crate) sign: Sign,
+    /// Reads events by their places.
+    pub(crate) historian: Historian,
 }
 
 /// How a question was asked.
@@ -59,6 +62,14 @@ pub(crate) struct Asked<'a> {
     pub(crate) redirect: bool,
     /// It was handed on to this process: it is not handed on again.
     pub(crate) forwarded: bool,
+}
+
+/// Where a question was answered.
+pub(crate) enum Reached {
+    /// By a lane of this process.
+    Here(Answer),
+    /// By another process, or the client is told to ask it: for the client as it is.
+    There(Response<Body>),
 }
 
 impl Served {
@@ -150,22 +161,15 @@ impl Node {
         }
     }
 
-    /// Answers from here, or from where the partition is: hands the question on, or tells the client where to ask. `show` makes the answer of a lane one for
-    /// the client.
-    pub(crate) async fn answer(
-        &self,
-        asked: &Asked<'_>,
-        partition: i32,
-        ask: &Ask,
-        show: impl Fn(Answer) -> Response<Body>,
-    ) -> Result<Response<Body>, Problem> {
+    /// Asks a lane of this process; or hands the question on to where the partition is, or tells the client to ask there.
+    pub(crate) async fn reach(&self, asked: &Asked<'_>, partition: i32, ask: &Ask) -> Result<Reached, Problem> {
         let mut tries = 0;
         loop {
             if let Some(answer) = self.ask_here(asked, partition, ask).await? {
-                return Ok(show(answer));
+                return Ok(Reached::Here(answer));
             }
             if let Some(response) = self.hand_on(asked, partition, tries).await? {
-                return Ok(response);
+                return Ok(Reached::There(response));
             }
             tries += 1;
             tokio::time::sleep(AGAIN).await;

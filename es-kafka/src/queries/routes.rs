@@ -1,9 +1,9 @@
 //! The routes, and the plain ones of them. `openapi.json` beside this file describes them all.
 
-use super::desk::Ask;
+use super::desk::{Answer, Ask};
 use super::gate;
 use super::health;
-use super::node::{Asked, Node, PATIENCE, Served, show_one};
+use super::node::{Asked, Node, PATIENCE, Reached, Served, show_one};
 use super::params::{Params, forwarded, wants_redirect};
 use super::problem::{Problem, json};
 use super::scans;
@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 pub(crate) const OPENAPI: &str = include_str!("openapi.json");
 /// How long a question with a `min_position` waits for it where it does not say.
 const WAIT: Duration = Duration::from_secs(1);
+
+/// Items of a page where the client names no limit.
+const LIMIT: usize = 100;
 
 /// The routes of a node.
 pub(crate) fn router(node: Arc<Node>) -> Router {
@@ -44,6 +47,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Node>>)> {
         ("/openapi.json", get(async || json(StatusCode::OK, OPENAPI.as_bytes().to_vec()))),
         ("/v1/components", get(components)),
         ("/v1/{component}/state/{id}", get(state)),
+        ("/v1/{component}/history/{id}", get(history)),
         ("/v1/{component}/states", get(scans::states)),
         ("/v1/{component}/count", get(scans::count)),
         ("/v1/{component}/positions", get(scans::positions)),
@@ -114,15 +118,67 @@ async fn state(
     let params = Params::read(&uri, &["min_position", "wait", "stale", "redirect"])?;
     let served = node.component(&component)?;
     let partition = partition_of(id.as_bytes(), served.partitions()?);
-    let min_position = params.min_position()?;
-    if let Some((other, _)) = min_position.filter(|(other, _)| *other != partition) {
-        let message = format!("`min_position` is of partition {other}, and `{}` belongs to partition {partition}", id.escape_debug());
-        return Err(Problem::bad_request(message).into());
+    let reflects = of_partition(params.min_position()?, &id, partition)?;
+    let asked = asked(&node, &component, &params, &headers, &uri, reflects)?;
+    match node.reach(&asked, partition, &Ask::Get { id: id.clone() }).await? {
+        Reached::Here(answer) => Ok(show_one(answer, &id, partition)),
+        Reached::There(response) => Ok(response),
     }
-    let asked = asked(&node, &component, &params, &headers, &uri, min_position.map(|(_, offset)| offset))?;
-    let ask = Ask::Get { id };
-    let Ask::Get { id } = &ask else { unreachable!("it was just made") };
-    Ok(node.answer(&asked, partition, &ask, |answer| show_one(answer, id, partition)).await?)
+}
+
+/// The events of one aggregate, read by the offsets that its index tells.
+async fn history(
+    State(node): State<Arc<Node>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Answered {
+    let Path((component, id)) = path?;
+    let params = Params::read(&uri, &["after", "limit", "min_position", "wait", "stale", "redirect"])?;
+    let served = node.component(&component)?;
+    if !served.topology.history {
+        let message = format!("`{component}` keeps no index of its events: write `#[aggregate(…, history)]`, and the next start makes one");
+        return Err(Problem::new(StatusCode::NOT_FOUND, "no_history", message).into());
+    }
+    let partition = partition_of(id.as_bytes(), served.partitions()?);
+    let after = params.number("after")?.unwrap_or(0);
+    let limit = limit(&params, &node)?;
+    let reflects = of_partition(params.min_position()?, &id, partition)?;
+    let _place = node.limits.scan()?;
+    let asked = asked(&node, &component, &params, &headers, &uri, reflects)?;
+    match node.reach(&asked, partition, &Ask::History { id: id.clone(), after, limit }).await? {
+        Reached::There(response) => Ok(response),
+        Reached::Here(Answer::Events { places, position }) => {
+            let next = places.last().map(|(sequence, _)| *sequence).filter(|_| places.len() >= limit);
+            let events = served.historian.read(partition, &id, places).await?;
+            let body = serde_json::json!({ "id": id, "partition": partition, "position": position, "events": events, "next": next });
+            Ok(json(StatusCode::OK, body.to_string().into_bytes()))
+        }
+        Reached::Here(other) => Ok(show_one(other, &id, partition)),
+    }
+}
+
+/// The offset that an answer about `id` must reflect.
+fn of_partition(min_position: Option<(i32, i64)>, id: &str, partition: i32) -> Result<Option<i64>, Problem> {
+    match min_position {
+        Some((other, _)) if other != partition => {
+            let message = format!("`min_position` is of partition {other}, and `{}` belongs to partition {partition}", id.escape_debug());
+            Err(Problem::bad_request(message))
+        }
+        position => Ok(position.map(|(_, offset)| offset)),
+    }
+}
+
+/// The most items of a page.
+pub(super) fn limit(params: &Params, node: &Node) -> Result<usize, Problem> {
+    let most = node.settings.query_max_page_items;
+    match params.number("limit")?.unwrap_or(LIMIT.min(most)) {
+        0 => Err(Problem::bad_request("`limit` must be at least 1")),
+        limit if limit > most => {
+            Err(Problem::too_large(format!("`limit` may be at most {most} (`query.max.page.items`): ask page by page")))
+        }
+        limit => Ok(limit),
+    }
 }
 
 /// How a question was asked.

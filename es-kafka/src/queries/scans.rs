@@ -1,10 +1,10 @@
 //! Questions about many keys or partitions: pages of states, counts, positions.
 
 use super::desk::{Answer, Ask, Range};
-use super::node::{AGAIN, Asked, Node};
+use super::node::{AGAIN, Asked, Node, Reached};
 use super::params::{Cursor, Params};
 use super::problem::{Problem, json};
-use super::routes::{Answered, asked};
+use super::routes::{Answered, asked, limit};
 use axum::body::{Body, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -15,8 +15,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Items of a page where the client names no limit.
-const LIMIT: usize = 100;
 /// The most that is read of another process's answer about one partition.
 const SMALL: usize = 64 << 10;
 /// How long counting a partition may take.
@@ -33,14 +31,7 @@ pub(super) async fn states(
     let Path(component) = path?;
     let params = Params::read(&uri, &["prefix", "from", "to", "limit", "cursor", "partition", "wait", "stale", "redirect"])?;
     let partitions = node.component(&component)?.partitions()?;
-    let (most, max_bytes) = (node.settings.query_max_page_items, node.settings.query_max_page_bytes);
-    let limit = params.number("limit")?.unwrap_or(LIMIT.min(most));
-    if limit == 0 {
-        return Err(Problem::bad_request("`limit` must be at least 1").into());
-    }
-    if limit > most {
-        return Err(Problem::too_large(format!("`limit` may be at most {most} (`query.max.page.items`): ask page by page, with `cursor`")).into());
-    }
+    let (limit, max_bytes) = (limit(&params, &node)?, node.settings.query_max_page_bytes);
     let only = one_partition(&params, partitions)?;
     let start = match params.text("cursor") {
         Some(text) => Cursor::read(text)?,
@@ -146,7 +137,10 @@ async fn each_partition(
             ),
             other => mixed_up(&other).into_response(),
         };
-        let response = node.answer(&asked, partition, ask, show).await?;
+        let response = match node.reach(&asked, partition, ask).await? {
+            Reached::Here(answer) => show(answer),
+            Reached::There(response) => response,
+        };
         let is_found = response.status() == StatusCode::OK;
         let body = to_bytes(response.into_body(), SMALL).await.map_err(|e| Problem::unavailable("unreachable", e.to_string()))?;
         let told: Value = serde_json::from_slice(&body).unwrap_or_default();

@@ -3,9 +3,11 @@
 use super::routes::{OPENAPI, routes};
 use super::sign::Sign;
 use crate::embedded::Embedded;
-use crate::testing::{Account, AccountCommand, Balances};
+use crate::testing::{Account, AccountCommand, AccountEvent, Balances, Moved};
 use crate::{App, QueryClient, Reading, Running, Sender, Settings};
 use es_core::partition::partition_of;
+use es_core::{Aggregate, Context, Decide, Decision, emit};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -392,6 +394,63 @@ fn the_description_has_the_routes_and_their_parameters() {
         let status = reply.status.to_string();
         assert!(reply.status != 400 && methods["get"]["responses"].get(&status).is_some(), "{target} {reply:?}");
     }
+}
+
+/// An account whose history is kept.
+#[derive(Aggregate, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[aggregate(id = String, event = AccountEvent, version = 1, history)]
+struct Kept {
+    #[fold(Moved => add(by))]
+    balance: i64,
+}
+
+impl Decide for Kept {
+    type Command = AccountCommand;
+    type Rejection = String;
+
+    fn decide(&self, AccountCommand::Move { by }: &AccountCommand, _: &Context<'_>) -> Decision<Self> {
+        emit(Moved { by: *by })
+    }
+}
+
+#[test]
+fn a_history_is_read_by_its_own_events_page_by_page() {
+    let mut settings = Settings::new("bank");
+    settings.set("broker", "embedded").unwrap();
+    settings.set("listen", "127.0.0.1:0").unwrap();
+    let app = App::with_settings(settings).embedded(Embedded::new()).aggregate::<Kept>();
+    for round in 1..=2_usize {
+        let running = app.start().unwrap();
+        let at = running.listens_at().unwrap();
+        assert!(running.wait_until(LONG, |all| all[0].lanes.iter().all(|lane| lane.partitions > 0)));
+        let mut sender = app.sender::<Kept>().unwrap();
+        let mut written = None;
+        for n in 0..300_i64 {
+            // Far apart and near each other, among many others' events.
+            let id = if n % 50 < 5 { "own".to_owned() } else { format!("other-{}", n % 7) };
+            let sent = sender.send_and_wait(&id, &format!("{round}-{n}"), &AccountCommand::Move { by: n }, LONG).unwrap();
+            written = if id == "own" { Some(sent) } else { written };
+        }
+        let written = written.unwrap();
+        let (mut all, mut after) = (Vec::new(), 0);
+        loop {
+            let page = get(at, &format!("/v1/account/history/own?after={after}&limit=7&min_position={written}&wait=10s"), &[]);
+            assert_eq!(page.status, 200, "{page:?}");
+            all.extend(page.body["events"].as_array().unwrap().clone());
+            let Some(next) = page.body["next"].as_u64() else { break };
+            after = next;
+        }
+        let expected: Vec<i64> = (0..round).flat_map(|_| (0..300).filter(|n| n % 50 < 5)).collect();
+        let found = |name: &str| all.iter().map(|event| event[name].clone()).collect::<Vec<_>>();
+        assert_eq!(found("sequence"), (1..=expected.len()).map(Value::from).collect::<Vec<_>>());
+        assert_eq!(found("event"), expected.iter().map(|by| serde_json::json!({ "by": by })).collect::<Vec<_>>());
+        assert_eq!((&all[0]["type"], &all[0]["causation_id"]), (&"Moved".into(), &"1-0".into()));
+        let nobody = get(at, "/v1/account/history/nobody", &[]);
+        assert_eq!((nobody.status, &nobody.body["events"]), (200, &serde_json::json!([])), "{nobody:?}");
+        running.stop().unwrap();
+    }
+    let without = World::new(&[]).get("/v1/account/history/x");
+    assert_eq!((without.status, without.error()), (404, "no_history"), "{without:?}");
 }
 
 #[test]

@@ -9,10 +9,11 @@ mod bank;
 #[allow(dead_code, reason = "as above")]
 mod process;
 
-use bank::{Account, AccountCommand};
-use es_kafka::{App, PageOf, QueryClient, QueryError, Reading, Sender, Settings};
+use bank::{Account, AccountCommand, AccountEvent, Moved};
+use es_kafka::{Aggregate, App, Context, Decide, Decision, PageOf, QueryClient, QueryError, Reading, Sender, Settings, emit};
 use es_testkit::kafka_server::{Server, run_broker_tests};
 use process::{Process, Running};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -30,12 +31,74 @@ const EACH: usize = 400;
 
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var("ES_TEST_APP") {
-        return App::from_args().name(name).aggregate::<Account>().run().report();
+        let app = App::from_args().name(name);
+        return match std::env::var_os("ES_TEST_HISTORY") {
+            Some(_) => app.aggregate::<Kept>().run().report(),
+            None => app.aggregate::<Account>().run().report(),
+        };
     }
     run_broker_tests(vec![
         ("a_write_shows_whoever_is_asked_while_partitions_move_in_a_classic_group", |kafka| whoever_is_asked(kafka, "classic")),
         ("a_write_shows_whoever_is_asked_while_partitions_move_in_a_kip_848_group", |kafka| whoever_is_asked(kafka, "consumer")),
+        ("a_history_is_that_of_the_log_over_kill_9_and_a_lost_disk", a_history_is_that_of_the_log_over_kill_9_and_a_lost_disk),
     ])
+}
+
+/// The account, with a history.
+#[derive(Aggregate, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[aggregate(id = String, event = AccountEvent, version = 1, history)]
+struct Kept {
+    #[fold(Moved => add(by))]
+    balance: i64,
+}
+
+impl Decide for Kept {
+    type Command = AccountCommand;
+    type Rejection = String;
+
+    fn decide(&self, AccountCommand::Move { by }: &AccountCommand, _: &Context<'_>) -> Decision<Self> {
+        emit(Moved { by: *by })
+    }
+}
+
+fn a_history_is_that_of_the_log_over_kill_9_and_a_lost_disk(kafka: &Server) {
+    let process = Process::with(kafka, &[("ES_TEST_HISTORY", "1")]);
+    let mut asked = Asked::start(&process);
+    asked.is_ready();
+    let app = writer(kafka, &process);
+    let mut sender = app.sender::<Account>().unwrap();
+    for round in 0..3_i64 {
+        for n in 0..400 {
+            sender.send(&format!("acct-{}", n % 9), &format!("{round}-{n}"), &AccountCommand::Move { by: n }).unwrap();
+        }
+        let written = sender.send_and_wait("acct-0", &format!("{round}-last"), &AccountCommand::Move { by: round }, LONG).unwrap();
+        let begun = Instant::now();
+        let mut after = 0;
+        let mut own = Vec::new();
+        loop {
+            let target = format!("/v1/account/history/acct-0?limit=25&after={after}&min_position={written}&wait=10s");
+            match get(&asked.at, &target) {
+                Some((200, page)) => {
+                    own.extend(page["events"].as_array().unwrap().iter().map(|event| (event["offset"].as_i64().unwrap(), event["causation_id"].clone())));
+                    let Some(next) = page["next"].as_u64() else { break };
+                    after = next;
+                }
+                other => assert!(begun.elapsed() < LONG, "{other:?}"),
+            }
+        }
+        let log = kafka.read_committed(&process.topic("events"));
+        let log = log.iter().filter(|event| event.key_text() == "acct-0");
+        let log: Vec<_> = log.map(|event| (event.offset, Value::from(event.header("ce_causationid").unwrap()))).collect();
+        assert_eq!(own, log, "round {round}");
+        asked.running.kill();
+        if round == 1 {
+            process.lose_disk();
+        }
+        asked = Asked::start(&process);
+        asked.is_ready();
+    }
+    let ended = asked.running.terminate();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
 }
 
 /// A process, and where it answers.

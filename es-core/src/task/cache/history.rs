@@ -8,6 +8,9 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// The most events of one key of the index: so whoever looks for one of them need not look further back.
+const RUN: usize = 256;
+
 /// Offsets of committed events that the store has not got yet, by aggregate and number of the event. They go there with the entries that the events have made.
 #[derive(Debug, Default)]
 pub(super) struct Unwritten(BTreeMap<Arc<str>, BTreeMap<u64, i64>>);
@@ -26,7 +29,7 @@ impl Unwritten {
             let mut offsets = offsets.iter().peekable();
             while let Some((&first, &offset)) = offsets.next() {
                 let mut run = vec![offset];
-                while let Some((_, &offset)) = offsets.next_if(|(next, _)| **next == first + run.len() as u64) {
+                while let Some((_, &offset)) = offsets.next_if(|(next, _)| run.len() < RUN && **next == first + run.len() as u64) {
                     run.push(offset);
                 }
                 batch.put_with(&layout::index_key(id, first), |bytes| layout::write(&run, bytes).expect("offsets can be written"));
@@ -52,7 +55,9 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         limit: usize,
     ) -> Result<Vec<(u64, i64)>, StoreError> {
         let mut all = BTreeMap::new();
-        for pair in store.snapshot(task)?.prefix(&layout::index_keys(id)) {
+        let last = after.saturating_add(u64::try_from(limit).unwrap_or(u64::MAX));
+        let (from, to) = (layout::index_key(id, after.saturating_sub(RUN as u64)), layout::index_key(id, last.saturating_add(1)));
+        for pair in store.snapshot(task)?.range(&from, Some(&to)) {
             let (key, value) = pair?;
             let torn = || StoreError::Corrupt(format!("the index of events of `{id}` in task {task} cannot be read"));
             let first = layout::index_sequence(&key, id).ok_or_else(torn)?;
