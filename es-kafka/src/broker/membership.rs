@@ -13,7 +13,7 @@ use crate::ffi::{GroupMetadata, queue_is_empty};
 use es_core::broker::{BrokerError, BrokerEvent, Completion, ErrorKind, Token};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ pub(super) enum Command {
     /// Commit these offsets with the group (at least once).
     Commit(TopicPartitionList, Sender<Result<(), Code>>),
     /// What the group looks like, where that could be told.
-    Seen(Result<Look, BrokerError>),
+    Seen(KafkaResult<Look>),
     /// Leave the group.
     Leave(Token),
     /// Leave the group and end.
@@ -279,11 +279,11 @@ impl Membership {
         }
     }
 
-    fn seen(&mut self, look: Result<Look, BrokerError>) {
+    fn seen(&mut self, look: KafkaResult<Look>) {
         let (Some(watch), Some(consumer)) = (&mut self.watch, &self.consumer) else { return };
         let look = match look {
             Ok(look) => look,
-            Err(error) => return tracing::debug!("{error}"),
+            Err(error) => return tracing::debug!("looking at group {}: {error}", self.config.group_id),
         };
         let Some(me) = GroupMetadata::of(consumer).map(|metadata| metadata.member()) else { return };
         let Some(orphans) = watch.judge(look, &self.topic, &me) else { return };

@@ -5,11 +5,10 @@
 //! rebalance (KIP-345), and never asks for the second: its former partitions have no owner until something else happens to the group. So each
 //! static member looks at its group now and then, and the one that has the fewest partitions leaves and joins again where that is so.
 
+use crate::classic_group::{self, Group};
 use crate::client::Logs;
-use crate::error::request_error;
-use crate::ffi::describe::{self as native, Group};
-use es_core::broker::BrokerError;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -29,13 +28,9 @@ pub(super) struct Look {
 ///
 /// # Errors
 /// When it does not answer, or refuses.
-pub(super) fn look(consumer: &BaseConsumer<Logs>, group: &str, topic: &str) -> Result<Look, BrokerError> {
-    let what = format!("describing group {group}");
-    let described = native::group(consumer.client(), group, WAIT).map_err(|error| request_error(&what, error.code, &error.text))?;
-    let metadata = consumer.fetch_metadata(Some(topic), WAIT).map_err(|error| {
-        let code = crate::error::code_of(&error);
-        request_error(&format!("asking for the partitions of {topic}"), code, &error.to_string())
-    })?;
+pub(super) fn look(consumer: &BaseConsumer<Logs>, group: &str, topic: &str) -> KafkaResult<Look> {
+    let described = classic_group::describe(consumer.client(), group, WAIT)?;
+    let metadata = consumer.fetch_metadata(Some(topic), WAIT)?;
     let partitions = metadata.topics().iter().find(|t| t.name() == topic).map_or(0, |t| t.partitions().len());
     Ok(Look { group: described, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
 }
@@ -81,12 +76,12 @@ fn orphans(look: &Look, topic: &str) -> Vec<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ffi::describe::Member;
+    use crate::classic_group::Member;
 
     fn look(stable: bool, members: &[(&str, &[i32])]) -> Look {
         let member = |(id, partitions): &(&str, &[i32])| {
             let partitions = partitions.iter().map(|p| ("in".to_owned(), *p)).collect();
-            Member { id: (*id).to_owned(), client_id: String::new(), partitions }
+            Member { id: (*id).to_owned(), partitions }
         };
         Look { group: Group { stable, members: members.iter().map(member).collect() }, partitions: 4 }
     }
