@@ -43,10 +43,10 @@ use checkpoint::{Checkpoint, Logged};
 use entry::Entry;
 use layout::{Identity, LastEvent, Position};
 use restore::Restore;
-use step::Emitted;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use step::Emitted;
 
 /// What a task is doing. See the [module](self) for the diagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -278,7 +278,15 @@ impl<L: Logic> Task<L> {
         }
         if self.pending.back().is_none_or(|p| p.batch != batch) {
             let before = self.position;
-            self.pending.push_back(Pending { batch, before, after: before, logged: Logged::default(), marker: None, sealed: Vec::new(), emitted: Vec::new() });
+            self.pending.push_back(Pending {
+                batch,
+                before,
+                after: before,
+                logged: Logged::default(),
+                marker: None,
+                sealed: Vec::new(),
+                emitted: Vec::new(),
+            });
         }
         let pending = self.pending.back_mut().expect("it was just made");
         let mut step = Step {

@@ -149,8 +149,9 @@ pub(crate) fn members<C: ClientContext>(
     // SAFETY: the name lives during the call, which copies it; the answer's parts live as long as the event, and are copied. Lists may be null
     // where a member has nothing.
     unsafe {
-        let answer =
-            ask(rk, operation, wait, |options, queue| rd_kafka_DescribeConsumerGroups(rk, names.as_mut_ptr(), names.len(), options, queue))?;
+        let answer = ask(rk, operation, wait, |options, queue| {
+            rd_kafka_DescribeConsumerGroups(rk, names.as_mut_ptr(), names.len(), options, queue)
+        })?;
         let (mut members, mut count) = (Vec::new(), 0);
         let result = rd_kafka_event_DescribeConsumerGroups_result(answer.0.as_ptr());
         let groups = rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);

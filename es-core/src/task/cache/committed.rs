@@ -188,5 +188,7 @@ fn find<S: Clone>(index: &HashTable<At>, slots: &[Slot<S>], hash: u64, id: &str)
 }
 
 fn unreadable(id: &str, task: i32, error: &crate::codec::CodecError) -> StoreError {
-    StoreError::Failed(format!("the entry of `{id}` in task {task} cannot be read: {error}; if the state's type was changed, raise its `version`"))
+    StoreError::Failed(format!(
+        "the entry of `{id}` in task {task} cannot be read: {error}; if the state's type was changed, raise its `version`"
+    ))
 }
