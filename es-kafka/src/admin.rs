@@ -116,7 +116,7 @@ impl Admin {
     /// # Errors
     /// As [`describe`](Admin::describe).
     #[cfg(feature = "http")]
-    pub(crate) fn members(&self, group: &str, protocol: GroupProtocol) -> Result<Vec<(String, Vec<(String, i32)>)>, BrokerError> {
+    pub(crate) fn members(&self, group: &str, protocol: GroupProtocol) -> Result<Vec<native::Member>, BrokerError> {
         let what = format!("describing the group {group}");
         // All brokers answer this one, or it fails.
         let described = classic_group::describe(self.client.inner(), group, self.wait).map_err(|error| kafka_error(&what, &error))?;

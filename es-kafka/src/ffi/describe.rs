@@ -132,16 +132,16 @@ pub(crate) fn offsets<C: ClientContext>(
     }
 }
 
+/// A member's `client.id`, and the topics and partitions that it has.
+#[cfg(feature = "http")]
+pub(crate) type Member = (String, Vec<(String, i32)>);
+
 /// The members of a KIP-848 group by their `client.id`, and the topics and partitions that each has.
 ///
 /// librdkafka ends the process by a failed assertion when the coordinator does not answer in time (#4605; seen with 2.12.1): ask only where brokers have just answered,
 /// and give them long.
 #[cfg(feature = "http")]
-pub(crate) fn members<C: ClientContext>(
-    client: &Client<C>,
-    group: &str,
-    wait: Duration,
-) -> Result<Vec<(String, Vec<(String, i32)>)>, NativeError> {
+pub(crate) fn members<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration) -> Result<Vec<Member>, NativeError> {
     let rk = client.native_ptr();
     let name = c_string(group)?;
     let mut names = [name.as_ptr()];
