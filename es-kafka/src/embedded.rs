@@ -64,7 +64,13 @@ impl Embedded {
         let cluster = Cluster::new("embedded").blocking(true);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         cluster.set_timestamp(now.as_millis() as i64);
-        Embedded { cluster, disks: Arc::default(), ticked: Arc::new(Mutex::new(Instant::now())), owners: Owners::default(), lives: Lives::default() }
+        Embedded {
+            cluster,
+            disks: Arc::default(),
+            ticked: Arc::new(Mutex::new(Instant::now())),
+            owners: Owners::default(),
+            lives: Lives::default(),
+        }
     }
 
     /// Writes a record to the partition of its key. Returns partition and offset.

@@ -72,13 +72,21 @@ pub(crate) fn run<L: Logic>(logic: L, mut lane: Lane) -> Result<Stats, AppError>
             if let Some(desk) = &desk {
                 desk.wake_by(broker.waker());
             }
-            drive(logic, broker, store, &lane, desk, |_| None, |status| {
-                embedded.tick();
-                lane.sign.seen();
-                if let (Some(endpoint), Some(status)) = (&lane.endpoint, status) {
-                    embedded.tell_owner(&lane.topology.group(), endpoint, status);
-                }
-            })
+            drive(
+                logic,
+                broker,
+                store,
+                &lane,
+                desk,
+                |_| None,
+                |status| {
+                    embedded.tick();
+                    lane.sign.seen();
+                    if let (Some(endpoint), Some(status)) = (&lane.endpoint, status) {
+                        embedded.tell_owner(&lane.topology.group(), endpoint, status);
+                    }
+                },
+            )
         }
     }
 }

@@ -24,13 +24,13 @@ mod http;
 mod lane;
 mod memory;
 mod panics;
-mod queries;
-#[cfg(feature = "query-client")]
-mod query_client;
 #[cfg(feature = "cli")]
 mod program;
 #[cfg(feature = "cli")]
 mod progress;
+mod queries;
+#[cfg(feature = "query-client")]
+mod query_client;
 mod reader;
 mod running;
 mod sender;

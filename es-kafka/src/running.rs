@@ -11,14 +11,14 @@ use crate::lane::Lane;
 use crate::memory::Shares;
 use crate::panics;
 use crate::queries::{Counter, Sign, desk};
+use crate::settings::Settings;
+use crate::status::{ComponentStatus, LaneStatus};
+use crate::topics::Plan;
 #[cfg(feature = "http")]
 use crate::{
     directory::Directory,
     queries::{Bound, Historian, Served, Server},
 };
-use crate::settings::Settings;
-use crate::status::{ComponentStatus, LaneStatus};
-use crate::topics::Plan;
 use es_core::runner::{Guarantee, RunnerError, Stats};
 use es_core::state_store::StoreError;
 use es_core::task::TaskError;
@@ -158,7 +158,10 @@ impl Running {
             let served = parts.iter().zip(&running.components).map(|(Part { topology, .. }, handles)| {
                 let (sign, counters) = counters.remove(&topology.component).unwrap_or_default();
                 let lanes = counters.into_iter().zip(handles.lanes.iter().map(|lane| lane.status.clone())).collect();
-                (topology.component.clone(), Served { historian: Historian::new(settings, connection, topology), topology: topology.clone(), lanes, sign })
+                (
+                    topology.component.clone(),
+                    Served { historian: Historian::new(settings, connection, topology), topology: topology.clone(), lanes, sign },
+                )
             });
             running.server = Some(bound.serve(settings, connection, &instance, served.collect(), Directory::default())?);
         }

@@ -13,8 +13,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer};
-use std::marker::PhantomData;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -78,19 +78,14 @@ impl<A: Decide> Sender<A> {
     ///
     /// # Errors
     /// As [`send`](Sender::send); and when it has not arrived in time, and may still do so.
-    pub fn send_and_wait(
-        &mut self,
-        id: &str,
-        command_id: &str,
-        command: &A::Command,
-        timeout: Duration,
-    ) -> Result<Written, BrokerError> {
+    pub fn send_and_wait(&mut self, id: &str, command_id: &str, command: &A::Command, timeout: Duration) -> Result<Written, BrokerError> {
         let receipt = Receipt::default();
         if let Some(written) = self.hand_over(id, command_id, command, &receipt)? {
             return Ok(written);
         }
         self.flush(timeout)?;
-        let untold = || BrokerError::new(ErrorKind::Unknown, format!("the producer has not told where the command {command_id} for {id} lies"));
+        let untold =
+            || BrokerError::new(ErrorKind::Unknown, format!("the producer has not told where the command {command_id} for {id} lies"));
         receipt.written().ok_or_else(untold)
     }
 

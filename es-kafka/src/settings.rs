@@ -245,7 +245,12 @@ impl Settings {
             }
             if !listen.is_loopback() && self.query_token.is_none() && self.query_tls_client_ca.is_none() {
                 let address = listen.show();
-                refuse("listen", format!("{address} can be reached from outside, and nobody is asked who he is: set `query.token`, or `query.tls.client.ca` with certificate and key, or listen on 127.0.0.1"));
+                refuse(
+                    "listen",
+                    format!(
+                        "{address} can be reached from outside, and nobody is asked who he is: set `query.token`, or `query.tls.client.ca` with certificate and key, or listen on 127.0.0.1"
+                    ),
+                );
             }
         }
         if tls != self.query_tls_key.is_some() {

@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn a_head_is_the_beginning_of_its_entry() {
-        let mut entry = Entry { sequence: 3, events_through: 9, outcomes_through: 4, present: true, state: "x".to_owned(), ..Entry::default() };
+        let mut entry =
+            Entry { sequence: 3, events_through: 9, outcomes_through: 4, present: true, state: "x".to_owned(), ..Entry::default() };
         entry.remember([1; 16], &from(5, 100, 7), 0);
         let mut bytes = Vec::new();
         layout::write(&entry, &mut bytes).unwrap();

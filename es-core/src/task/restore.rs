@@ -134,7 +134,10 @@ impl<L: Logic> Task<L> {
         if env.topology.history && identity_is_known {
             let (position, indexed) = (self.read::<S, Position>(store, layout::POSITION)?, self.read::<S, i64>(store, layout::INDEXED)?);
             if position.is_some_and(|position| indexed != Some(position.events)) {
-                tracing::warn!(task = self.partition, "the store has no whole index of events: the state is folded from the log, and the index made");
+                tracing::warn!(
+                    task = self.partition,
+                    "the store has no whole index of events: the state is folded from the log, and the index made"
+                );
                 self.clear(store)?;
             }
         }
@@ -419,7 +422,7 @@ impl<L: Logic> Task<L> {
         env: &Env,
         stats: &mut Stats,
     ) -> Result<(), TaskError> {
-        let (mut out, mut scratch) = (RecordBatch::new(), String::new());
+        let (mut out, mut scratch) = (RecordBatch::new(), Vec::new());
         let until = self.restore_mut().events.until;
         for id in fetched.records.iter().filter(|r| r.offset < until).filter_map(|r| r.key.and_then(|key| std::str::from_utf8(key).ok())) {
             self.note_unlogged(id, env);

@@ -1,12 +1,12 @@
 //! TLS by rustls: certificate and key of this process, whom it lets in, and whom it believes.
 
 use crate::settings::Settings;
+#[cfg(feature = "http")]
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 #[cfg(feature = "http")]
 use rustls::server::WebPkiClientVerifier;
-#[cfg(feature = "http")]
-use rustls::ServerConfig;
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ pub(crate) fn server(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, S
             config.with_client_cert_verifier(verifier.map_err(|e| unusable("query.tls.client.ca", file, &e))?)
         }
     };
-    let mut config = config.with_single_cert(chain, key).map_err(|e| format!("`query.tls.certificate` and `query.tls.key` do not fit: {e}"))?;
+    let mut config =
+        config.with_single_cert(chain, key).map_err(|e| format!("`query.tls.certificate` and `query.tls.key` do not fit: {e}"))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(Arc::new(config)))
 }

@@ -71,17 +71,37 @@ pub(crate) enum Answer {
     /// The state with its id, partition, position and number of events, as JSON.
     Found(Vec<u8>),
     /// There is none.
-    Absent { position: i64 },
+    Absent {
+        position: i64,
+    },
     /// Items of a page, JSON with commas between; and, where there may be more, the id of the last that was looked at.
-    Page { items: Vec<u8>, count: usize, last: Option<String> },
-    Counted { count: u64, position: i64 },
+    Page {
+        items: Vec<u8>,
+        count: usize,
+        last: Option<String>,
+    },
+    Counted {
+        count: u64,
+        position: i64,
+    },
     /// Numbers and offsets of events, in their order.
-    Events { places: Vec<(u64, i64)>, position: i64 },
-    Position { input: i64, events: i64, outcomes: i64 },
+    Events {
+        places: Vec<(u64, i64)>,
+        position: i64,
+    },
+    Position {
+        input: i64,
+        events: i64,
+        outcomes: i64,
+    },
     /// The time is over, and the state does not reflect what was asked for.
-    Behind { position: i64 },
+    Behind {
+        position: i64,
+    },
     /// The partition is being restored.
-    NotReady { state: String },
+    NotReady {
+        state: String,
+    },
     /// Another lane or process has the partition, or nobody.
     NotHere,
     /// Too many wait already.
@@ -280,7 +300,9 @@ impl Job {
 fn wants<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S, C>, question: &Question) -> Option<Answer> {
     match runner.position(question.partition) {
         Err(error) => Some(unanswered(error)),
-        Ok(position) if question.reflects.is_some_and(|offset| position.input <= offset) => Some(Answer::Behind { position: position.input }),
+        Ok(position) if question.reflects.is_some_and(|offset| position.input <= offset) => {
+            Some(Answer::Behind { position: position.input })
+        }
         Ok(_) => None,
     }
 }

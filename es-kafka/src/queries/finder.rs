@@ -76,7 +76,8 @@ impl Finder {
                 let members = described.unwrap_or_else(|e| Err(BrokerError::new(es_core::broker::ErrorKind::Retriable, e.to_string())))?;
                 let owner = |member: crate::ffi::describe::Member| {
                     let endpoint = endpoint_of(&member.client_id)?.to_owned();
-                    let active = member.partitions.into_iter().filter(|(topic, _)| *topic == input).map(|(_, partition)| partition).collect();
+                    let active =
+                        member.partitions.into_iter().filter(|(topic, _)| *topic == input).map(|(_, partition)| partition).collect();
                     Some(Owner { endpoint, active, standby: Vec::new() })
                 };
                 Ok(members.into_iter().filter_map(owner).collect())

@@ -42,7 +42,9 @@ fn show(lane: &LaneStatus) -> Value {
     let tasks: Vec<Value> = lane
         .each_task
         .iter()
-        .map(|task| object!({ "partition": task.partition, "state": format!("{:?}", task.state).to_lowercase(), "position": task.position }))
+        .map(
+            |task| object!({ "partition": task.partition, "state": format!("{:?}", task.state).to_lowercase(), "position": task.position }),
+        )
         .collect();
     let restoring = lane.restoring.map(|(done, all)| object!({ "records": done, "of": all }));
     object!({

@@ -113,7 +113,10 @@ fn read(reader: &mut Reader, place: Place, id: &str, places: &[(u64, i64)]) -> R
         }
         if events.len() == found {
             let (sequence, offset) = places[found];
-            let what = format!("event {sequence} of `{}` is not at offset {offset} or before, or is hidden by an open transaction: ask again", id.escape_debug());
+            let what = format!(
+                "event {sequence} of `{}` is not at offset {offset} or before, or is hidden by an open transaction: ask again",
+                id.escape_debug()
+            );
             return Ok(Err(Problem::unavailable("unreachable", what)));
         }
     }

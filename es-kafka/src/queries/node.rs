@@ -7,8 +7,8 @@ use super::historian::Historian;
 use super::peers::{Handed, Peers};
 use super::problem::{Problem, json};
 use super::sign::Sign;
-use crate::status::LaneStatus;
 use crate::settings::Settings;
+use crate::status::LaneStatus;
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use es_core::topology::Topology;
@@ -118,7 +118,11 @@ impl Node {
     pub(crate) fn component(&self, name: &str) -> Result<&Served, Problem> {
         self.components.get(name).ok_or_else(|| {
             let known = self.components.keys().cloned().collect::<Vec<_>>().join(", ");
-            Problem::new(StatusCode::NOT_FOUND, "unknown_component", format!("there is no component `{}`: one of {known}", name.escape_debug()))
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                "unknown_component",
+                format!("there is no component `{}`: one of {known}", name.escape_debug()),
+            )
         })
     }
 
@@ -225,6 +229,7 @@ pub(crate) fn show_one(answer: Answer, id: &str, partition: i32) -> Response<Bod
             let problem = Problem::new(StatusCode::NOT_FOUND, "not_found", message);
             Problem { partition: Some(partition), position: Some(position), ..problem }.into_response()
         }
-        other => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", format!("a lane answered another question: {other:?}")).into_response(),
+        other => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", format!("a lane answered another question: {other:?}"))
+            .into_response(),
     }
 }

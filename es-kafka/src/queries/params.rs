@@ -37,7 +37,8 @@ impl Params {
 
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Problem> {
         let parse = |text: &str| {
-            text.parse().map_err(|_| Problem::bad_request(format!("`{name}` is `{}`, which is no whole number in its range", text.escape_debug())))
+            text.parse()
+                .map_err(|_| Problem::bad_request(format!("`{name}` is `{}`, which is no whole number in its range", text.escape_debug())))
         };
         self.text(name).map(parse).transpose()
     }
@@ -70,7 +71,9 @@ impl Params {
             let legal = parts.filter(|(partition, offset): &(i32, i64)| *partition >= 0 && *offset >= 0);
             legal.ok_or_else(|| {
                 let text = text.escape_debug();
-                Problem::bad_request(format!("`min_position` is `{text}`: write PARTITION:OFFSET, as the producer was told when it wrote the command"))
+                Problem::bad_request(format!(
+                    "`min_position` is `{text}`: write PARTITION:OFFSET, as the producer was told when it wrote the command"
+                ))
             })
         };
         self.text("min_position").map(parse).transpose()
@@ -107,7 +110,8 @@ impl Cursor {
     }
 
     pub(crate) fn read(text: &str) -> Result<Self, Problem> {
-        let wrong = || Problem::bad_request("`cursor` is not one that a page has given: take it from `cursor` of the page before, as it is");
+        let wrong =
+            || Problem::bad_request("`cursor` is not one that a page has given: take it from `cursor` of the page before, as it is");
         if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) || !text.len().is_multiple_of(2) {
             return Err(wrong());
         }

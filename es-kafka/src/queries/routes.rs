@@ -32,7 +32,8 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
     router
         .fallback(no_route)
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "questions are asked with GET; nothing is written here").into_response()
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "questions are asked with GET; nothing is written here")
+                .into_response()
         })
         .layer(from_fn_with_state(node.clone(), gate::pass))
         .with_state(node)
@@ -80,7 +81,8 @@ impl axum::response::IntoResponse for Refused {
 
 async fn no_route(request: Request) -> Response<Body> {
     let path = request.uri().path().escape_debug().to_string();
-    Problem::new(StatusCode::NOT_FOUND, "no_such_route", format!("there is nothing at `{path}`: /openapi.json tells what can be asked")).into_response()
+    Problem::new(StatusCode::NOT_FOUND, "no_such_route", format!("there is nothing at `{path}`: /openapi.json tells what can be asked"))
+        .into_response()
 }
 
 /// What the application is made of, so that a client can find the owner of a key by itself.

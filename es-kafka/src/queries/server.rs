@@ -1,8 +1,8 @@
 //! The server: it listens, takes connections in, and ends with the application.
 
-use super::node::{Node, Served};
 use super::finder::Finder;
 use super::gate::Limits;
+use super::node::{Node, Served};
 use super::peers::Peers;
 use super::routes;
 use crate::app::AppError;

@@ -39,7 +39,9 @@ impl World {
         let running = app.start().unwrap();
         let at = running.listens_at().unwrap();
         let world = World { app, running, at };
-        assert!(world.running.wait_until(LONG, |lanes| lanes.iter().all(|c| c.lanes.iter().all(|lane| lane.joined && lane.partitions > 0))));
+        assert!(
+            world.running.wait_until(LONG, |lanes| lanes.iter().all(|c| c.lanes.iter().all(|lane| lane.joined && lane.partitions > 0)))
+        );
         world
     }
 
@@ -196,7 +198,11 @@ fn positions_health_and_readiness_are_told() {
     assert_eq!(world.get("/v1/account/positions?partition=1").body["partitions"].as_array().unwrap().len(), 1);
     assert_eq!((world.get("/health/live").status, world.get("/health/ready").status), (200, 200));
     let health = world.get("/health").body;
-    assert_eq!((&health["app"], &health["ready"], &health["endpoint"]), (&"bank".into(), &true.into(), &world.at.to_string().into()), "{health}");
+    assert_eq!(
+        (&health["app"], &health["ready"], &health["endpoint"]),
+        (&"bank".into(), &true.into(), &world.at.to_string().into()),
+        "{health}"
+    );
     let lanes = health["components"][0]["lanes"].as_array().unwrap();
     let tasks: Vec<&Value> = lanes.iter().flat_map(|lane| lane["tasks"].as_array().unwrap()).map(|task| &task["state"]).collect();
     assert_eq!((lanes.len(), tasks), (2, vec![&Value::from("running"); 4]), "{health}");
@@ -209,7 +215,8 @@ fn positions_health_and_readiness_are_told() {
 fn any_process_is_asked_and_the_owner_answers() {
     let embedded = Embedded::new();
     let (one, other) = (World::on(embedded.clone(), &[]), World::on(embedded.clone(), &[]));
-    let shared = || one.running.wait_until(LONG, |lanes| lanes[0].running == 2) && other.running.wait_until(LONG, |lanes| lanes[0].running == 2);
+    let shared =
+        || one.running.wait_until(LONG, |lanes| lanes[0].running == 2) && other.running.wait_until(LONG, |lanes| lanes[0].running == 2);
     assert!(shared());
     let mut sender = one.sender();
     let mut handed_on = 0;
@@ -226,7 +233,10 @@ fn any_process_is_asked_and_the_owner_answers() {
     assert_eq!(one.pages("limit=7", |_| ()).len(), 40);
     assert_eq!(other.get("/v1/account/positions").body["partitions"].as_array().unwrap().len(), 4);
     // Who is not the owner says who is, to a client that wants to know, and to a process that has handed on already.
-    let far = (0..40).map(|n| format!("/v1/account/state/acct-{n}")).find(|target| one.get(target).headers.contains_key("es-answered-by")).unwrap();
+    let far = (0..40)
+        .map(|n| format!("/v1/account/state/acct-{n}"))
+        .find(|target| one.get(target).headers.contains_key("es-answered-by"))
+        .unwrap();
     let redirected = get(one.at, &far, &[("Es-Redirect", "1")]);
     assert_eq!((redirected.status, redirected.error()), (307, "moved"), "{redirected:?}");
     assert_eq!(redirected.headers["location"], format!("http://{}{far}", other.at));
@@ -252,7 +262,9 @@ fn any_process_is_asked_and_the_owner_answers() {
 #[test]
 fn who_shows_no_token_learns_nothing_but_life_and_readiness() {
     let world = World::new(&[("query.token", "secret-1")]);
-    for headers in [&[][..], &[("Authorization", "Bearer secret-2")], &[("Authorization", "secret-1")], &[("Authorization", "Basic secret-1")]] {
+    for headers in
+        [&[][..], &[("Authorization", "Bearer secret-2")], &[("Authorization", "secret-1")], &[("Authorization", "Basic secret-1")]]
+    {
         let refused = get(world.at, "/v1/account/state/x", headers);
         assert_eq!((refused.status, refused.error()), (401, "unauthorized"), "{refused:?}");
         assert_eq!(get(world.at, "/health", headers).status, 401);
@@ -263,7 +275,8 @@ fn who_shows_no_token_learns_nothing_but_life_and_readiness() {
 
 #[test]
 fn what_is_too_much_is_refused_with_what_to_do() {
-    let limits = [("query.max.request.bytes", "1KiB"), ("query.max.page.items", "10"), ("query.max.wait", "100ms"), ("query.max.scans", "1")];
+    let limits =
+        [("query.max.request.bytes", "1KiB"), ("query.max.page.items", "10"), ("query.max.wait", "100ms"), ("query.max.scans", "1")];
     let world = World::new(&limits);
     let check = |target: &str, status, error, named: &str| {
         let reply = world.get(target);
@@ -337,7 +350,8 @@ fn rubbish_is_refused_and_breaks_nothing() {
     let alphabet: Vec<u8> = b"/v1account%statepositionscountcursor=&?:;,. ~\\\"'<>\t\xc3\xa9\xff\x0012345".to_vec();
     for n in 0..400 {
         let noise: Vec<u8> = (0..random() % 60).map(|_| alphabet[(random() as usize) % alphabet.len()]).collect();
-        let start: &[u8] = [&b"GET /v1/account/state/"[..], b"GET /v1/account/states?", b"GET /v1/", b"GET /v1/account/states?cursor=", b""][n % 5];
+        let start: &[u8] =
+            [&b"GET /v1/account/state/"[..], b"GET /v1/account/states?", b"GET /v1/", b"GET /v1/account/states?cursor=", b""][n % 5];
         let bytes = [start, &noise, b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"].concat();
         let reply = raw(world.at, &bytes);
         assert!(matches!(reply.status, 0 | 200 | 400..=499), "{:?} {reply:?}", String::from_utf8_lossy(&bytes));
@@ -360,11 +374,18 @@ fn beyond_this_machine_somebody_must_show_something() {
     assert!(start(&[("listen", "127.0.0.1:0")]).is_ok());
     assert!(refused(&[("query.tls.certificate", "a.pem")]).contains("query.tls.key"));
     assert!(refused(&[("query.token", "not visible: é")]).contains("query.token"));
-    assert!(refused(&[("listen", "127.0.0.1:0"), ("query.tls.certificate", "/none"), ("query.tls.key", "/none"), ("query.tls.ca", "/none")]).contains("`query.tls.certificate`: `/none`"));
+    assert!(
+        refused(&[("listen", "127.0.0.1:0"), ("query.tls.certificate", "/none"), ("query.tls.key", "/none"), ("query.tls.ca", "/none")])
+            .contains("`query.tls.certificate`: `/none`")
+    );
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     assert!(refused(&[("listen", &address)]).contains(&format!("cannot listen on {address}")));
-    let shown = format!("{:?}", { let mut s = Settings::new("b"); s.set("query.token", "hunter2").unwrap(); s });
+    let shown = format!("{:?}", {
+        let mut s = Settings::new("b");
+        s.set("query.token", "hunter2").unwrap();
+        s
+    });
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
@@ -522,7 +543,9 @@ fn only_who_has_a_certificate_is_let_in_and_questions_are_handed_on_over_tls() {
     let shared = |world: &World| world.running.wait_until(LONG, |lanes| lanes[0].running == 2);
     assert!(shared(&one) && shared(&other));
     let mut sender = one.sender();
-    let written: Vec<_> = (0..20).map(|n| sender.send_and_wait(&format!("acct-{n}"), &n.to_string(), &AccountCommand::Move { by: 1 }, LONG).unwrap()).collect();
+    let written: Vec<_> = (0..20)
+        .map(|n| sender.send_and_wait(&format!("acct-{n}"), &n.to_string(), &AccountCommand::Move { by: 1 }, LONG).unwrap())
+        .collect();
     let client = |changes: &[(&str, &str)]| {
         let mut settings = Settings::new("bank");
         changes.iter().for_each(|(key, value)| settings.set(key, value).unwrap());

@@ -79,7 +79,13 @@ fn a_history_is_that_of_the_log_over_kill_9_and_a_lost_disk(kafka: &Server) {
             let target = format!("/v1/account/history/acct-0?limit=25&after={after}&min_position={written}&wait=10s");
             match get(&asked.at, &target) {
                 Some((200, page)) => {
-                    own.extend(page["events"].as_array().unwrap().iter().map(|event| (event["offset"].as_i64().unwrap(), event["causation_id"].clone())));
+                    own.extend(
+                        page["events"]
+                            .as_array()
+                            .unwrap()
+                            .iter()
+                            .map(|event| (event["offset"].as_i64().unwrap(), event["causation_id"].clone())),
+                    );
                     let Some(next) = page["next"].as_u64() else { break };
                     after = next;
                 }
