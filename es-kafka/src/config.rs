@@ -164,8 +164,9 @@ impl KafkaConfig {
             // Without these a full queue is looked at again only after a second, and the end of a partition told only after half a one.
             ("fetch.queue.backoff.ms", "5".into()),
             ("fetch.wait.max.ms", "50".into()),
-            ("queued.min.messages", "50000".into()),
-            ("queued.max.messages.kbytes", (self.read_ahead >> 10).max(1).to_string()),
+            // Of each partition. More would not make reading faster, and each takes several times its bytes.
+            ("queued.min.messages", "10000".into()),
+            ("queued.max.messages.kbytes", (self.read_ahead >> 12).max(1).to_string()),
         ])
     }
 

@@ -107,7 +107,7 @@ pub struct Runner<L: Logic, B: Broker, S: StateStore, C: Clock> {
     single: bool,
     turn: usize,
     stats: Stats,
-    scratch: String,
+    scratch: Vec<u8>,
 }
 
 impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
@@ -155,7 +155,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             single: false,
             turn: 0,
             stats: Stats::default(),
-            scratch: String::new(),
+            scratch: Vec::new(),
         };
         runner.ask(Question::Topics);
         runner

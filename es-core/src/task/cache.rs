@@ -14,11 +14,11 @@ use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smol_str::SmolStr;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// A cache over the store, bounded by bytes. An entry leaves it only when the store holds the same value.
 ///
@@ -66,7 +66,7 @@ pub(super) struct At(u32);
 #[derive(Debug)]
 struct Slot<S> {
     /// `None`: the slot is free.
-    key: Option<Arc<str>>,
+    key: Option<SmolStr>,
     entry: Entry<S>,
     /// What it was before the newest of the uncommitted batches that changed it.
     undo: Option<UndoAt>,
@@ -158,7 +158,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         }
         let (entry, encoded) = read(store, task, id)?.unwrap_or_default();
         self.make_room();
-        let mut slot = Slot::new(Some(Arc::from(id)), entry, encoded);
+        let mut slot = Slot::new(Some(SmolStr::from(id)), entry, encoded);
         slot.weight = slot.weigh();
         self.bytes += slot.weight;
         let at = match self.free.pop() {
@@ -286,7 +286,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
     }
 
     /// The key of an entry that a batch has touched.
-    pub(super) fn key(&self, at: At) -> &Arc<str> {
+    pub(super) fn key(&self, at: At) -> &SmolStr {
         self.slots[at.0 as usize].key.as_ref().expect("a slot in use has a key")
     }
 
@@ -390,7 +390,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
 }
 
 impl<S: Clone> Slot<S> {
-    fn new(key: Option<Arc<str>>, entry: Entry<S>, encoded: usize) -> Self {
+    fn new(key: Option<SmolStr>, entry: Entry<S>, encoded: usize) -> Self {
         let stored = entry.memory.sealed();
         let encoded = u32::try_from(encoded).unwrap_or(u32::MAX);
         Slot { key, entry, undo: None, encoded, weight: 0, stored, noted: 0, dirty: false, writing: false, used: true }
@@ -405,8 +405,9 @@ impl<S: Clone> Slot<S> {
     }
 
     fn weigh(&self) -> usize {
-        // The slot, its place in the index, the key with its counts, the memory, and for the state what it takes on disk.
-        size_of::<Self>() + 16 + self.id().len() + 16 + self.entry.memory.weight() + self.encoded as usize
+        // The slot, its place in the index, a key that does not fit in it, the memory, and for the state what it takes on disk.
+        let key = self.key.as_ref().filter(|key| key.is_heap_allocated()).map_or(0, |key| key.len() + 16);
+        size_of::<Self>() + 16 + key + self.entry.memory.weight() + self.encoded as usize
     }
 }
 

@@ -43,9 +43,9 @@ use checkpoint::{Checkpoint, Logged};
 use entry::Entry;
 use layout::{Identity, LastEvent, Position};
 use restore::Restore;
+use smol_str::SmolStr;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 use step::Emitted;
 
 /// What a task is doing. See the [module](self) for the diagram.
@@ -136,7 +136,7 @@ struct Pending {
     logged: Logged,
     marker: Option<Position>,
     /// Entries whose memory has sealed segments, and those of them that the changelog has with this batch.
-    sealed: Vec<(Arc<str>, Range<u32>)>,
+    sealed: Vec<(SmolStr, Range<u32>)>,
     /// Its events in their order, where a history is kept.
     emitted: Vec<Emitted>,
 }
@@ -271,7 +271,7 @@ impl<L: Logic> Task<L> {
         out: &mut RecordBatch,
         env: &Env,
         stats: &mut Stats,
-        scratch: &mut String,
+        scratch: &mut Vec<u8>,
     ) -> Result<usize, TaskError> {
         if self.state != TaskState::Running || self.inbox.is_empty() || limit == 0 {
             return Ok(0);

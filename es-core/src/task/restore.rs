@@ -422,7 +422,7 @@ impl<L: Logic> Task<L> {
         env: &Env,
         stats: &mut Stats,
     ) -> Result<(), TaskError> {
-        let (mut out, mut scratch) = (RecordBatch::new(), String::new());
+        let (mut out, mut scratch) = (RecordBatch::new(), Vec::new());
         let until = self.restore_mut().events.until;
         for id in fetched.records.iter().filter(|r| r.offset < until).filter_map(|r| r.key.and_then(|key| std::str::from_utf8(key).ok())) {
             self.note_unlogged(id, env);

@@ -81,7 +81,7 @@ pub struct Step<'a, A, S> {
     pub(super) out: &'a mut RecordBatch,
     pub(super) env: &'a Env,
     pub(super) stats: &'a mut Stats,
-    pub(super) scratch: &'a mut String,
+    pub(super) scratch: &'a mut Vec<u8>,
     /// Events that were emitted, where a history is kept.
     pub(super) emitted: &'a mut Vec<Emitted>,
     /// The input that comes next at this position is one whose records the broker has refused as too large; those behind it are not.

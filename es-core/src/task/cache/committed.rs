@@ -9,10 +9,10 @@ use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::ops::{Bound, ControlFlow};
-use std::sync::Arc;
 
 /// So many keys are sorted in one go: a scan must not hold its lane for long.
 const SORTED_AT_ONCE: usize = 2000;
@@ -21,7 +21,7 @@ const SORTED_AT_ONCE: usize = 2000;
 /// without scans it costs nothing; and each key is sorted once, however many scans there are until it is written.
 #[derive(Debug, Default)]
 pub(super) struct Sorted {
-    keys: BTreeMap<Arc<str>, At>,
+    keys: BTreeMap<SmolStr, At>,
     /// How many of the list are among the keys; it only ever grows at its end.
     taken: usize,
 }

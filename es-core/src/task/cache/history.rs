@@ -5,18 +5,18 @@ use crate::state_store::{StateStore, StoreError, StoreSnapshot, WriteBatch};
 use crate::task::layout;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The most events of one key of the index: so whoever looks for one of them need not look further back.
 const RUN: usize = 256;
 
 /// Offsets of committed events that the store has not got yet, by aggregate and number of the event. They go there with the entries that the events have made.
 #[derive(Debug, Default)]
-pub(super) struct Unwritten(BTreeMap<Arc<str>, BTreeMap<u64, i64>>);
+pub(super) struct Unwritten(BTreeMap<SmolStr, BTreeMap<u64, i64>>);
 
 impl Unwritten {
-    fn add(&mut self, id: &Arc<str>, sequence: u64, offset: i64) {
+    fn add(&mut self, id: &SmolStr, sequence: u64, offset: i64) {
         match self.0.get_mut(id) {
             Some(offsets) => offsets.insert(sequence, offset),
             None => self.0.entry(id.clone()).or_default().insert(sequence, offset),
