@@ -138,7 +138,8 @@ impl Asked {
 }
 
 fn whoever_is_asked(kafka: &Server, protocol: &'static str) {
-    let first = Process::with(kafka, &[("ES_GROUP_PROTOCOL", protocol)]);
+    // With a lane each, three processes share the four partitions.
+    let first = Process::with(kafka, &[("ES_GROUP_PROTOCOL", protocol), ("ES_THREADS", "1")]);
     let one = Asked::start(&first);
     one.is_ready();
     let second = first.beside();
