@@ -19,14 +19,15 @@ mod questions;
 mod remedy;
 mod transaction;
 
-pub use crate::settings::{Changelog, Guarantee, Settings, Stats};
+pub use crate::settings::{Changelog, Guarantee, Settings};
+pub use crate::stats::Stats;
 pub use error::RunnerError;
 
 use crate::broker::{Appetite, Broker, BrokerEvent, Completion, Fence, Fetched, Token};
 use crate::clock::Clock;
 use crate::envelope::writer;
 use crate::partition::partition_of;
-use crate::record::RecordBatch;
+use crate::record::{Place, RecordBatch};
 use crate::state_store::{StateStore, StoreError};
 use crate::task::entry::Entry;
 use crate::task::{Env, Logic, Order, Task, TaskError, TaskState, Topics};
@@ -37,9 +38,10 @@ use std::time::Duration;
 use transaction::{Flight, Open, Outstanding, Recovery};
 
 /// What the loop is doing. See the [module](self) for the diagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Phase {
     /// Looks at its topics.
+    #[default]
     Starting,
     /// Initialises its producer, before it reads any offset or joins its group.
     Joining,
@@ -56,6 +58,10 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All phases, in their order.
+    pub const ALL: [Phase; 7] =
+        [Phase::Starting, Phase::Joining, Phase::Running, Phase::Recovering, Phase::Stopping, Phase::Leaving, Phase::Stopped];
+
     /// Whether `next` may follow.
     pub fn may_become(self, next: Phase) -> bool {
         use Phase::*;
@@ -205,6 +211,12 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         self.tasks.values()
     }
 
+    /// How many inputs of this task, in records, are not processed and committed; `None` where it does not process, or the end of its log is not known.
+    pub fn lag(&self, task: &Task<L>) -> Option<u64> {
+        let place = Place::new(self.env.topology.input(), task.partition());
+        task.lag(self.broker.end_heard(place)?)
+    }
+
     /// Whether nothing is in flight, nothing waits, and every task is running.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Running
@@ -273,6 +285,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
 
     fn handle_assigned(&mut self, tasks: &[i32], fence: Fence) {
         self.fence = Some(fence);
+        self.stats.assigned_tasks += tasks.len() as u64;
         if !tasks.is_empty() {
             tracing::info!(component = self.env.topology.component, ?tasks, "assigned");
             self.look_at_topics();
@@ -300,6 +313,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
 
     fn handle_revoked(&mut self, tasks: &[i32], lost: bool) {
         tracing::info!(component = self.env.topology.component, ?tasks, lost, "revoked");
+        *(if lost { &mut self.stats.lost_tasks } else { &mut self.stats.revoked_tasks }) += tasks.len() as u64;
         for partition in tasks {
             match self.tasks.get_mut(partition) {
                 Some(task) => {

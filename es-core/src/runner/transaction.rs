@@ -6,6 +6,7 @@ use crate::broker::{Broker, BrokerError, Delivered, ErrorKind, OffsetCommit, Tok
 use crate::clock::Clock;
 use crate::record::{Place, RecordBatch};
 use crate::state_store::StateStore;
+use crate::stats::{AbortCause, BATCH_INPUTS, MICROSECONDS};
 use crate::task::{Logic, Task};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub(super) struct Open {
 pub(super) struct Flight {
     pub(super) number: u64,
     pub(super) inputs: usize,
+    /// When its first input was processed.
+    pub(super) since: Duration,
     pub(super) offsets: Vec<OffsetCommit>,
     pub(super) delivered: Vec<Delivered>,
 }
@@ -83,7 +86,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     pub(super) fn take_off(&mut self) {
         let Some(fence) = self.fence else { return };
         if self.is_doomed() {
-            return self.give_up(Remedy::Abort { recreate: false });
+            return self.give_up(Remedy::Abort { recreate: false }, AbortCause::TaskLost);
         }
         let now = self.clock.now();
         let due = match self.env.settings.changelog {
@@ -106,7 +109,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        self.flight = Some(Flight { number: open.number, inputs: open.inputs, offsets, delivered: Vec::new() });
+        self.flight = Some(Flight { number: open.number, inputs: open.inputs, since: open.since, offsets, delivered: Vec::new() });
         if let Some(error) = failed {
             self.roll_back();
             return self.begin_stop(Some(RunnerError::Task(error)));
@@ -138,15 +141,21 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
 
     pub(super) fn handle_call(&mut self, made: Outstanding, outcome: Result<Vec<Delivered>, BrokerError>) {
         let took = self.clock.now().saturating_sub(made.since);
-        let error = match (made.call, outcome) {
+        let (error, slow) = match (made.call, outcome) {
             (call @ (Call::Commit | Call::Abort), Ok(_))
                 if took > self.env.settings.uncertain_after && self.env.settings.guarantee == Guarantee::ExactlyOnce =>
             {
                 let what = if call == Call::Commit { "commit" } else { "abort" };
-                BrokerError::new(ErrorKind::Unknown, format!("the {what} took {took:?}, so a late copy of its request may be on its way"))
+                let text = format!("the {what} took {took:?}, so a late copy of its request may be on its way");
+                (BrokerError::new(ErrorKind::Unknown, text), true)
             }
-            (call, Ok(delivered)) => return self.go_on(call, delivered),
-            (_, Err(error)) => error,
+            (call, Ok(delivered)) => {
+                if call == Call::Commit {
+                    self.stats.commit_time.record(&MICROSECONDS, micros(took));
+                }
+                return self.go_on(call, delivered);
+            }
+            (_, Err(error)) => (error, false),
         };
         let late = took > self.env.settings.retry_for;
         if error.kind == ErrorKind::Fenced {
@@ -179,18 +188,18 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             self.let_go(unknown);
             return self.begin_stop(Some(RunnerError::Broker { doing: "writing a transaction", error }));
         }
-        self.give_up(remedy);
+        self.give_up(remedy, if slow { AbortCause::Slow } else { error.kind.into() });
     }
 
     /// The next call of a transaction or of a recovery.
     pub(super) fn go_on(&mut self, call: Call, delivered: Vec<Delivered>) {
         match call {
-            Call::Produce if self.is_doomed() => self.give_up(Remedy::Abort { recreate: false }),
+            Call::Produce if self.is_doomed() => self.give_up(Remedy::Abort { recreate: false }, AbortCause::TaskLost),
             Call::Produce => {
                 self.flight.as_mut().expect("records belong to a flight").delivered = delivered;
                 self.make(Call::SendOffsets);
             }
-            Call::SendOffsets if self.is_doomed() => self.give_up(Remedy::Abort { recreate: false }),
+            Call::SendOffsets if self.is_doomed() => self.give_up(Remedy::Abort { recreate: false }, AbortCause::TaskLost),
             Call::SendOffsets => self.make(Call::Commit),
             Call::Commit => self.land(),
             Call::Abort if self.recovery.is_some_and(|r| r.recreate) => self.make(Call::Init),
@@ -212,6 +221,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         }
         self.stats.commits += 1;
         self.stats.committed_inputs += flight.inputs as u64;
+        self.stats.batch_inputs.record(&BATCH_INPUTS, flight.inputs as u64);
+        self.stats.batch_time.record(&MICROSECONDS, micros(self.clock.now().saturating_sub(flight.since)));
         self.failures = 0;
         self.fencings = 0;
         if self.single && self.stats.commits.is_multiple_of(64) {
@@ -220,7 +231,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     }
 
     /// A batch cannot be committed, or its outcome is unknown.
-    pub(super) fn give_up(&mut self, remedy: Remedy) {
+    pub(super) fn give_up(&mut self, remedy: Remedy, cause: AbortCause) {
         let (abort, recreate, unknown) = match remedy {
             Remedy::Abort { recreate } => (self.flight.is_some(), recreate, false),
             Remedy::Recreate { unknown } => (false, true, unknown),
@@ -229,6 +240,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         // Outside a transaction, part of a batch may be in the log: only the log can tell.
         let unknown = unknown || self.env.settings.guarantee == Guarantee::AtLeastOnce;
         self.stats.aborts += 1;
+        self.stats.aborts_by_cause[cause as usize] += 1;
         if unknown {
             self.stats.unknown_outcomes += 1;
             self.flight = None;
@@ -304,4 +316,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         }
         self.single = true;
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -16,8 +16,9 @@ use crate::aggregate::Millis;
 use crate::broker::{Extent, Fetched, TopicId};
 use crate::envelope::{Envelope, Headers, header, key};
 use crate::record::{Place, RecordBatch, RecordRef, Role};
-use crate::settings::{Changelog, Guarantee, Stats};
+use crate::settings::{Changelog, Guarantee};
 use crate::state_store::{MAX_KEY_BYTES, StateStore, StoreError, WriteBatch};
+use crate::stats::Stats;
 use crate::topology::Kind;
 
 /// What must be known before a task can open: the stable committed offset of its input, and then the extents of its topics.

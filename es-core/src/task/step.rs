@@ -7,8 +7,9 @@ use crate::aggregate::{Aggregate, Millis};
 use crate::broker::TopicId;
 use crate::dead_letter::{self, Cause};
 use crate::record::{Place, RecordBatch, RecordRef, Role};
-use crate::settings::{Settings, Stats};
+use crate::settings::Settings;
 use crate::state_store::StateStore;
+use crate::stats::Stats;
 use crate::topology::{Kind, Topology};
 
 /// What a component does with its inputs.
@@ -102,6 +103,7 @@ impl<A: Aggregate, S> Step<'_, A, S> {
         let topic = self.env.topic(input.place.role);
         tracing::warn!(topic, partition = self.task, offset = input.offset, cause = cause.name(), detail, "dead letter");
         self.stats.dead_letters += 1;
+        self.stats.dead_letters_by_cause[cause as usize] += 1;
         let place = Place::new(Role::DeadLetters, self.task % self.env.topics.dead_letter_partitions);
         dead_letter::write(self.out, place, topic, input, cause, detail, input.timestamp);
     }

@@ -7,7 +7,7 @@ use super::mailbox::Mailbox;
 use crate::client::Logs;
 use crate::config::{KafkaConfig, client_error};
 use crate::error::{is_passing, with_kind};
-use crate::ffi::{Incoming, Record, Records};
+use crate::ffi::{Incoming, Record, Records, end_heard};
 use es_core::broker::{BrokerError, BrokerEvent, ErrorKind, Fetched};
 use es_core::record::{Place, RecordBatch, Role};
 use rdkafka::config::FromClientConfigAndContext;
@@ -59,6 +59,12 @@ impl Reader {
         }
         self.ready.retain(|fetched| fetched.place != place);
         Ok(())
+    }
+
+    /// The offset behind the newest record of a partition that is read, as far as was heard.
+    pub(super) fn end_heard(&self, place: Place) -> Option<i64> {
+        self.reading.get(&place)?;
+        end_heard(&self.consumer, self.topics.get(&place.role)?, place.partition)
     }
 
     /// The next records; waits for nothing. `None` means that the bell will ring when there are some.
