@@ -4,6 +4,7 @@ use crate::app::AppError;
 use crate::broker::KafkaBroker;
 use crate::connection::{Connection, kafka_config};
 use crate::memory::Shares;
+use crate::metrics::LaneDetails;
 use crate::settings::Settings;
 use es_core::broker::Broker;
 use es_core::clock::Clock;
@@ -44,6 +45,8 @@ pub(crate) struct Lane {
 pub struct LaneStatus {
     /// The component.
     pub component: String,
+    /// The lane's number within the component and the process, from 0.
+    pub lane: usize,
     /// What it has done so far.
     pub stats: Stats,
     /// The partitions that it has.
@@ -54,6 +57,8 @@ pub struct LaneStatus {
     pub restoring: Option<(u64, u64)>,
     /// Whether it has partitions, and all that was readable of them is processed, committed and stored.
     pub idle: bool,
+    /// How it and each of its tasks stand.
+    pub details: LaneDetails,
 }
 
 /// Runs a lane on this thread until it is told to stop, or fails.
@@ -96,7 +101,7 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
         tick();
         if !going || reported.elapsed() >= REPORT {
             reported = Instant::now();
-            report(&runner, &lane.status);
+            report(&runner, &lane.status, lane.shares.entries);
             waits &= runner.tasks().next().is_none();
             if waits && begun.elapsed() >= NEWS {
                 waits = false;
@@ -118,7 +123,7 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
     }
 }
 
-fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S, C>, status: &Mutex<LaneStatus>) {
+fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S, C>, status: &Mutex<LaneStatus>, cache_bytes: u64) {
     let mut restoring: Option<(u64, u64)> = None;
     let (mut tasks, mut running) = (0, 0);
     for task in runner.tasks() {
@@ -130,7 +135,9 @@ fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S,
             sum.1 += all.max(0) as u64;
         }
     }
+    let details = LaneDetails::of(runner, cache_bytes);
     let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
+    status.details = details;
     status.stats = *runner.stats();
     (status.tasks, status.running, status.restoring) = (tasks, running, restoring);
     status.idle = tasks > 0 && runner.is_idle();

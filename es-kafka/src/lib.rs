@@ -17,6 +17,7 @@ mod exit;
 mod ffi;
 mod lane;
 mod memory;
+pub mod metrics;
 mod panics;
 #[cfg(feature = "cli")]
 mod program;

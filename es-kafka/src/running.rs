@@ -5,6 +5,7 @@ use crate::component::Part;
 use crate::connection::Connection;
 use crate::lane::{Lane, LaneStatus};
 use crate::memory::Shares;
+use crate::metrics::Metrics;
 use crate::panics;
 use crate::settings::Settings;
 use crate::topics::Plan;
@@ -27,6 +28,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub struct Running {
     lanes: Vec<Handle>,
     stop: Arc<AtomicBool>,
+    metrics: Metrics,
     #[cfg(feature = "embedded")]
     connection: Connection,
 }
@@ -55,15 +57,17 @@ impl Running {
         tracing::info!(app = settings.app, instance, "the application starts");
         let shares = Shares::of(settings.memory_limit, parts.len());
         let stop = Arc::new(AtomicBool::new(false));
+        let statuses: Vec<Arc<Mutex<LaneStatus>>> = parts.iter().map(|_| Arc::default()).collect();
         let mut running = Running {
             lanes: Vec::new(),
             stop: stop.clone(),
+            metrics: Metrics::new(settings, statuses.clone(), folder.as_ref().map(StoreFolder::disk_use)),
             #[cfg(feature = "embedded")]
             connection: connection.clone(),
         };
-        for Part { topology, component } in parts {
+        for (Part { topology, component }, status) in parts.iter().zip(statuses) {
             let name = topology.component.clone();
-            let status = Arc::new(Mutex::new(LaneStatus { component: name.clone(), ..LaneStatus::default() }));
+            status.lock().unwrap_or_else(PoisonError::into_inner).component.clone_from(&name);
             let lane = Lane {
                 topology: topology.clone(),
                 settings: settings.clone(),
@@ -92,6 +96,11 @@ impl Running {
     /// What each lane is doing and has done.
     pub fn status(&self) -> Vec<LaneStatus> {
         self.lanes.iter().map(|lane| lane.status.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    }
+
+    /// What is measured, for who serves `/metrics` or exports it.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// Waits until `done` says so of the lanes, a lane has ended, or the time is over. Returns whether `done` said so.
