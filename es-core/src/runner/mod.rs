@@ -343,6 +343,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     fn drive(&mut self) {
         self.repeat_call();
         self.repeat_questions();
+        self.pace_restores();
         match self.phase {
             Phase::Starting | Phase::Joining | Phase::Recovering | Phase::Leaving | Phase::Stopped => {}
             Phase::Running => {
@@ -392,10 +393,22 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         self.phase == Phase::Running && self.room() > 0 && self.tasks.values().any(|t| t.buffered() > 0)
     }
 
-    /// Whether no more records are wanted for now.
+    /// Whether no more records are wanted for now. While one task works, a restore of another that is ahead of the store is no reason.
     fn is_full(&self) -> bool {
         let buffered: usize = self.tasks.values().map(Task::buffered).sum();
-        buffered > 2 * self.env.settings.batch_records || self.tasks.values().any(|t| t.is_congested(&self.env))
+        let works = self.works();
+        let congested = |task: &Task<L>| task.is_congested(&self.env) && !(works && task.is_restoring());
+        buffered > 2 * self.env.settings.batch_records || self.tasks.values().any(congested)
+    }
+
+    fn works(&self) -> bool {
+        self.tasks.values().any(|task| task.state() == TaskState::Running)
+    }
+
+    /// Restores that are ahead of the store wait each for itself while another task works. Without one, nothing is read at all meanwhile, which costs less.
+    fn pace_restores(&mut self) {
+        let works = self.works();
+        self.tasks.values_mut().for_each(|task| task.pace_restore(works, &self.env));
     }
 
     fn flush(&mut self) {
