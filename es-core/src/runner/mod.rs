@@ -30,8 +30,9 @@ use crate::partition::partition_of;
 use crate::record::{Place, RecordBatch};
 use crate::state_store::{StateStore, StoreError};
 use crate::task::entry::Entry;
-use crate::task::{Env, Logic, Order, Task, TaskError, TaskState, Topics};
+use crate::task::{Env, Logic, Order, Scratch, Task, TaskError, TaskState, Topics};
 use crate::topology::Topology;
+use crate::trace::{BatchSpans, Tracer};
 use questions::Question;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -112,7 +113,7 @@ pub struct Runner<L: Logic, B: Broker, S: StateStore, C: Clock> {
     single: bool,
     turn: usize,
     stats: Stats,
-    scratch: String,
+    scratch: Scratch,
 }
 
 impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
@@ -135,13 +136,13 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             broker,
             store,
             clock,
-            env: Env { topology, topics, settings, source, writer },
+            env: Env { topology, topics, settings, source, writer, tracer: Tracer::default() },
             phase: Phase::Starting,
             error: None,
             fence: None,
             tasks: BTreeMap::new(),
             lost: Vec::new(),
-            open: Open { number: 1, records: RecordBatch::new(), inputs: 0, since: now },
+            open: Open { number: 1, records: RecordBatch::new(), inputs: 0, since: now, spans: BatchSpans::none() },
             flight: None,
             call: None,
             recovery: None,
@@ -158,10 +159,16 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             single: false,
             turn: 0,
             stats: Stats::default(),
-            scratch: String::new(),
+            scratch: Scratch::default(),
         };
         runner.ask(Question::Topics);
         runner
+    }
+
+    /// Ties the spans of commands to the traces of their callers by this.
+    pub fn with_tracer(mut self, tracer: Tracer) -> Self {
+        self.env.tracer = tracer;
+        self
     }
 
     /// Takes one thing that has happened, waiting for it no longer than `wait`, and does what follows. Returns whether it goes on.

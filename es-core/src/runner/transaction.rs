@@ -8,6 +8,7 @@ use crate::record::{Place, RecordBatch};
 use crate::state_store::StateStore;
 use crate::stats::{AbortCause, BATCH_INPUTS, MICROSECONDS};
 use crate::task::{Logic, Task};
+use crate::trace::BatchSpans;
 use std::time::Duration;
 
 /// The batch that is being decided.
@@ -16,6 +17,7 @@ pub(super) struct Open {
     pub(super) records: RecordBatch,
     pub(super) inputs: usize,
     pub(super) since: Duration,
+    pub(super) spans: BatchSpans,
 }
 
 /// The batch that is being written and committed.
@@ -26,6 +28,7 @@ pub(super) struct Flight {
     pub(super) since: Duration,
     pub(super) offsets: Vec<OffsetCommit>,
     pub(super) delivered: Vec<Delivered>,
+    pub(super) spans: BatchSpans,
 }
 
 /// A producer call.
@@ -65,9 +68,13 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             if room == 0 {
                 return;
             }
+            if self.open.inputs == 0 {
+                self.open.spans = BatchSpans::begin(&self.env.topology.component, self.open.number);
+            }
             let task = self.tasks.get_mut(&partitions[(self.turn + n) % partitions.len()]).expect("it was just listed");
             let Open { number, records, .. } = &mut self.open;
             let taken = task.process(&self.logic, &self.store, *number, room, records, &self.env, &mut self.stats, &mut self.scratch);
+            self.open.spans.take(&mut self.scratch.spans);
             let Some(taken) = self.check(taken) else { return };
             if taken > 0 && self.open.inputs == 0 {
                 self.open.since = self.clock.now();
@@ -96,7 +103,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         if due {
             self.checkpointed = now;
         }
-        let next = Open { number: self.open.number + 1, records: RecordBatch::new(), inputs: 0, since: now };
+        let next = Open { number: self.open.number + 1, records: RecordBatch::new(), inputs: 0, since: now, spans: BatchSpans::none() };
         let mut open = std::mem::replace(&mut self.open, next);
         let mut offsets = Vec::new();
         let mut failed = None;
@@ -109,7 +116,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        self.flight = Some(Flight { number: open.number, inputs: open.inputs, since: open.since, offsets, delivered: Vec::new() });
+        self.flight =
+            Some(Flight { number: open.number, inputs: open.inputs, since: open.since, offsets, delivered: Vec::new(), spans: open.spans });
         if let Some(error) = failed {
             self.roll_back();
             return self.begin_stop(Some(RunnerError::Task(error)));
@@ -219,6 +227,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         for task in self.tasks.values_mut() {
             task.commit(flight.number, &flight.delivered);
         }
+        flight.spans.committed(flight.inputs);
         self.stats.commits += 1;
         self.stats.committed_inputs += flight.inputs as u64;
         self.stats.batch_inputs.record(&BATCH_INPUTS, flight.inputs as u64);
@@ -241,6 +250,11 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         let unknown = unknown || self.env.settings.guarantee == Guarantee::AtLeastOnce;
         self.stats.aborts += 1;
         self.stats.aborts_by_cause[cause as usize] += 1;
+        let outcome = if unknown { "unknown" } else { "aborted" };
+        let flying = self.flight.as_mut().map(|flight| &mut flight.spans);
+        for spans in flying.into_iter().chain([&mut self.open.spans]) {
+            std::mem::replace(spans, BatchSpans::none()).given_up(outcome, cause.name());
+        }
         if unknown {
             self.stats.unknown_outcomes += 1;
             self.flight = None;
@@ -297,7 +311,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     }
 
     pub(super) fn forget_open(&mut self) {
-        self.open = Open { number: self.open.number + 1, records: RecordBatch::new(), inputs: 0, since: self.clock.now() };
+        let (number, since) = (self.open.number + 1, self.clock.now());
+        self.open = Open { number, records: RecordBatch::new(), inputs: 0, since, spans: BatchSpans::none() };
     }
 
     /// Whether a task with an uncommitted batch is somebody else's already.

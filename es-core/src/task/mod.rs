@@ -30,7 +30,7 @@ pub mod replay;
 pub use commands::Commands;
 pub use error::TaskError;
 pub use restore::Ends;
-pub use step::{Env, Logic, Step, Topics};
+pub use step::{Env, Logic, Scratch, Step, Topics};
 pub use table::{BadRows, Rows};
 
 use crate::broker::{Delivered, Fetched};
@@ -283,7 +283,7 @@ impl<L: Logic> Task<L> {
         out: &mut RecordBatch,
         env: &Env,
         stats: &mut Stats,
-        scratch: &mut String,
+        scratch: &mut Scratch,
     ) -> Result<usize, TaskError> {
         if self.state != TaskState::Running || self.inbox.is_empty() || limit == 0 {
             return Ok(0);

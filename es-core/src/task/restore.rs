@@ -10,7 +10,7 @@
 use super::error::TaskError;
 use super::layout::{self, Identity, LastEvent, Position, Restoring};
 use super::replay::{self, Folded, Sequence};
-use super::step::{Env, Logic, Step};
+use super::step::{Env, Logic, Scratch, Step};
 use super::{Order, Task, TaskState, put_position};
 use crate::aggregate::Millis;
 use crate::broker::{Extent, Fetched, TopicId};
@@ -439,7 +439,7 @@ impl<L: Logic> Task<L> {
         env: &Env,
         stats: &mut Stats,
     ) -> Result<(), TaskError> {
-        let (mut out, mut scratch) = (RecordBatch::new(), String::new());
+        let (mut out, mut scratch) = (RecordBatch::new(), Scratch::default());
         let until = self.restore_mut().events.until;
         for id in fetched.records.iter().filter(|r| r.offset < until).filter_map(|r| r.key.and_then(|key| std::str::from_utf8(key).ok())) {
             self.note_unlogged(id, env);

@@ -11,6 +11,7 @@ use crate::settings::Settings;
 use crate::state_store::StateStore;
 use crate::stats::Stats;
 use crate::topology::{Kind, Topology};
+use crate::trace::Tracer;
 
 /// What a component does with its inputs.
 pub trait Logic: Sized + Send + 'static {
@@ -64,6 +65,16 @@ pub struct Env {
     pub source: String,
     /// Its digest.
     pub writer: u32,
+    /// Ties spans to the traces of callers.
+    pub tracer: Tracer,
+}
+
+/// What processing needs and leaves beside records and counts.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub(super) text: String,
+    /// The spans of the commands that were processed since they were last taken.
+    pub(crate) spans: Vec<tracing::Span>,
 }
 
 impl Env {
@@ -82,7 +93,7 @@ pub struct Step<'a, A, S> {
     pub(super) out: &'a mut RecordBatch,
     pub(super) env: &'a Env,
     pub(super) stats: &'a mut Stats,
-    pub(super) scratch: &'a mut String,
+    pub(super) scratch: &'a mut Scratch,
     /// The input that comes next at this position is one whose records the broker has refused as too large; those behind it are not.
     pub(super) refuse: Option<i64>,
 }
