@@ -5,7 +5,7 @@ use crate::cli::{self, Action, Invocation, Output, Refusal, TopicsAction};
 use crate::component::Part;
 use crate::exit::Exit;
 use crate::panics;
-use crate::progress::{Progress, say};
+use crate::progress::{Lines, Progress, say};
 use crate::running::Running;
 use crate::settings::{Settings, Sources};
 use crate::tools::{Finding, Question, Tool};
@@ -100,7 +100,7 @@ fn exit_of(error: &AppError) -> Exit {
 
 fn install_subscriber(settings: &Settings) -> Result<(), String> {
     let filter = EnvFilter::try_new(&settings.log).map_err(|e| format!("`{}` is no filter: {e}", settings.log))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lines).with_ansi(io::stderr().is_terminal());
     subscriber.try_init().map_err(|e| e.to_string())
 }
 
