@@ -153,6 +153,12 @@ pub(crate) fn command(topic: &str, partition: i32, offset: i64, aggregate_id: &s
     )
 }
 
+/// The command became a dead letter, for this cause.
+pub(crate) fn failed(span: &Span, cause: &'static str) {
+    span.record("result", cause);
+    span.record("otel.status_code", "ERROR");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

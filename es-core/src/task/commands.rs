@@ -42,11 +42,8 @@ impl<A: Decide> Logic for Commands<A> {
             Err(Stop::Task(error)) => Err(error),
             Err(Stop::Dead(cause, detail)) => {
                 step.out.truncate(mark);
-                for span in &step.scratch.spans[spans..] {
-                    span.record("result", cause.name());
-                    span.record("otel.status_code", "ERROR");
-                }
                 step.dead_letter(input, cause, &detail);
+                step.scratch.spans[spans..].iter().for_each(|span| trace::failed(span, cause.name()));
                 Ok(())
             }
         }

@@ -8,7 +8,7 @@
 //! | [`Records`] | batches without an allocation for each record; the end of a partition with topic and offset |
 //! | [`GroupMetadata`] | generation and member can be read |
 //! | [`end_heard`] | the offset that was heard with the last fetch; the crate's own asks the broker |
-//! | [`describe`] | topic ids and incremental changes of settings are not wrapped |
+//! | [`describe`] | topic ids and incremental changes of settings are not wrapped, and settings that the broker refuses to tell read as none |
 //!
 //! Every type here is a safe interface: it holds what it points to, and frees it exactly once.
 

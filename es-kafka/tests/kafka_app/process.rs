@@ -14,7 +14,7 @@ pub(crate) struct Process<'a> {
     kafka: &'a Server,
     name: String,
     folder: tempfile::TempDir,
-    settings: Vec<(&'static str, &'static str)>,
+    settings: Vec<(String, String)>,
 }
 
 /// An application that runs.
@@ -33,8 +33,9 @@ impl<'a> Process<'a> {
     }
 
     /// The same with these variables in its environment.
-    pub(crate) fn with(kafka: &'a Server, settings: &[(&'static str, &'static str)]) -> Self {
-        Process { settings: settings.to_vec(), ..Process::new(kafka) }
+    pub(crate) fn with(kafka: &'a Server, settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Process { settings, ..Process::new(kafka) }
     }
 
     /// The name of one of its topics.
@@ -76,7 +77,7 @@ impl<'a> Process<'a> {
         for role in ["commands", "events", "outcomes"] {
             command.env(format!("ES_ACCOUNT_TOPICS_{}", role.to_uppercase()), self.topic(role));
         }
-        command.envs(self.settings.iter().copied());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
