@@ -92,7 +92,10 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
     let component = &lane.topology.component;
     tracing::info!(component, lane = lane.number, "started");
     let settings = engine_settings(&lane.settings, &lane.topology, lane.shares);
-    let mut runner = Runner::new(logic, lane.topology.clone(), settings, broker, store, Monotonic::default());
+    let runner = Runner::new(logic, lane.topology.clone(), settings, broker, store, Monotonic::default());
+    #[cfg(feature = "otel")]
+    let runner = runner.with_tracer(crate::otel::tracer());
+    let mut runner = runner;
     let mut reported = Instant::now();
     let (begun, mut waits) = (Instant::now(), true);
     let mut stopping = false;

@@ -18,6 +18,8 @@ mod ffi;
 mod lane;
 mod memory;
 pub mod metrics;
+#[cfg(feature = "otel")]
+pub mod otel;
 mod panics;
 #[cfg(feature = "cli")]
 mod program;

@@ -75,7 +75,7 @@ fn what_a_command_leaves_belongs_to_its_trace_and_a_refold_does_not_mind() {
         };
         let ours = (Some(SAMPLED.to_vec()), Some(b"congo=t61".to_vec()));
         assert_eq!(contexts(Role::Events), [ours.clone(), (None, None), (None, None)], "{headers:?}");
-        assert_eq!(contexts(Role::Outcomes), [ours.clone()]);
+        assert_eq!(contexts(Role::Outcomes), std::slice::from_ref(&ours));
         assert_eq!(contexts(Role::DeadLetters), [ours], "as it was");
         let before = app.entry("a");
         app.lose_disk();

@@ -485,7 +485,9 @@ impl<L: Logic> Task<L> {
         }
         let restore = self.restore.take().expect("a restore is under way");
         let (_, records) = restore.progress();
-        tracing::info!(task = self.partition, from = ?restore.source, records, "restored");
+        if records > 0 {
+            tracing::info!(task = self.partition, from = ?restore.source, records, "restored");
+        }
         let input = restore.ends.of(env.topology.input()).expect("the input topic was described");
         let start = match restore.ends.stable {
             Some(offset) if offset < input.start || offset > input.end => return Err(out_of_range(env, input, offset)),
