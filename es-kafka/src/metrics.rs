@@ -19,8 +19,8 @@ mod process;
 
 pub use details::{LaneDetails, TaskStatus};
 
-use crate::lane::LaneStatus;
 use crate::settings::Settings;
+use crate::status::LaneStatus;
 use es_store::DiskUse;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text};

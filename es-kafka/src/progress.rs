@@ -1,6 +1,6 @@
 //! Progress on stderr: a bar for a restore on a terminal, lines in the log otherwise, and a closing line.
 
-use crate::lane::LaneStatus;
+use crate::status::ComponentStatus;
 use es_core::runner::Stats;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// The bar that is on the terminal now, for who writes there too.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Shows what the lanes are doing.
+/// Shows what the components are doing.
 pub(crate) struct Progress {
     app: String,
     terminal: bool,
@@ -29,10 +29,11 @@ impl Progress {
         Progress { app: app.to_owned(), terminal: io::stderr().is_terminal(), started: now, told: now, serving: None }
     }
 
-    pub(crate) fn show(&mut self, lanes: &[LaneStatus]) {
-        let restoring = lanes.iter().filter_map(|lane| lane.restoring).reduce(|a, b| (a.0 + b.0, a.1 + b.1));
-        let partitions = lanes.iter().flat_map(|lane| &lane.details.tasks).filter(|task| task.restoring.is_some()).count();
-        let working: usize = lanes.iter().map(|lane| lane.running).sum();
+    pub(crate) fn show(&mut self, components: &[ComponentStatus]) {
+        let restoring = components.iter().filter_map(|component| component.restoring).reduce(|a, b| (a.0 + b.0, a.1 + b.1));
+        let lanes = components.iter().flat_map(|component| &component.lanes);
+        let partitions = lanes.flat_map(|lane| &lane.details.tasks).filter(|task| task.restoring.is_some()).count();
+        let working: usize = components.iter().map(|component| component.running).sum();
         match restoring {
             Some((done, all)) if self.terminal => {
                 let bar = shown().get_or_insert_with(bar).clone();
@@ -47,8 +48,8 @@ impl Progress {
             Some(_) => {}
             None => clear(),
         }
-        let all_run = restoring.is_none() && lanes.iter().all(|lane| lane.tasks > 0 && lane.running == lane.tasks);
-        let serving = all_run.then(|| lanes.iter().map(|lane| lane.tasks).sum());
+        let all_run = restoring.is_none() && components.iter().all(ComponentStatus::is_processing);
+        let serving = all_run.then(|| components.iter().map(|component| component.tasks).sum());
         if let Some(partitions) = serving.filter(|_| serving != self.serving) {
             tracing::info!(partitions, after = ?self.started.elapsed(), "processing");
         }

@@ -18,7 +18,7 @@ mod value;
 
 pub(crate) use sources::topic_keys;
 pub use sources::{Origin, SettingError, SettingsError, Sources};
-pub use value::{BrokerKind, TopicCreation, Value};
+pub use value::{BrokerKind, Threads, TopicCreation, Value};
 
 use crate::config::{GroupProtocol, is_secret};
 use crate::memory;
@@ -108,6 +108,9 @@ settings! {
     guarantee: Guarantee = "guarantee", "exactly-once";
     /// How processes share the partitions. `consumer` is KIP-848 and needs Kafka 4.0.
     group_protocol: GroupProtocol = "group.protocol", "classic";
+    /// How many lanes each component runs with in this process: each has a thread, a producer and a reader of its own. `cores`: one for each core of the
+    /// machine. Never more than the component has partitions.
+    threads: Threads = "threads", "cores";
     /// The longest time that a batch gathers inputs before it is committed.
     commit_interval: Duration = "commit.interval", "100ms";
     /// The most inputs in one transaction.

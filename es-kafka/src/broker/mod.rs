@@ -15,6 +15,7 @@
 mod fences;
 mod mailbox;
 mod membership;
+mod orphans;
 mod reader;
 mod requests;
 mod transactions;
@@ -70,7 +71,8 @@ impl KafkaBroker {
         let (inbox, membership) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));
         let (fences, presence) = (Arc::new(Fences::default()), Arc::new(Presence::default()));
         let reader = Reader::new(&config, inbox.clone())?;
-        let member = Membership::start(config.clone(), membership.clone(), inbox.clone(), fences.clone(), presence.clone())?;
+        let member =
+            Membership::start(config.clone(), membership.clone(), inbox.clone(), fences.clone(), presence.clone(), reader.consumer())?;
         let batch_limit = Arc::new(AtomicUsize::new(usize::MAX));
         let (calls, transactions) = Transactions::start(config.clone(), inbox.clone(), fences, membership.clone(), batch_limit.clone())?;
         Ok(KafkaBroker {

@@ -41,6 +41,11 @@ pub struct TaskStatus {
 }
 
 impl LaneDetails {
+    /// Those of a lane that works no more.
+    pub(crate) fn ended() -> Self {
+        LaneDetails { phase: Phase::Stopped, member: Some(false), ..LaneDetails::default() }
+    }
+
     pub(crate) fn of<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S, C>, cache_limit_bytes: u64) -> Self {
         let mut details =
             LaneDetails { phase: runner.phase(), member: runner.broker().is_member(), cache_limit_bytes, ..LaneDetails::default() };

@@ -1,7 +1,7 @@
 //! The metrics, one by one: name, meaning, unit, and where each value comes from.
 
 use super::{Family, Kind, Measure, Sample, Snapshot, TaskStatus, Value};
-use crate::lane::LaneStatus;
+use crate::status::LaneStatus;
 use es_core::dead_letter::Cause;
 use es_core::runner::{Phase, Stats};
 use es_core::stats::{AbortCause, BATCH_INPUTS, Histogram, MICROSECONDS};

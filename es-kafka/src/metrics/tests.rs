@@ -1,5 +1,5 @@
 use super::*;
-use crate::settings::BrokerKind;
+use crate::settings::{BrokerKind, Threads};
 use crate::testing::Account;
 use crate::{App, Settings};
 use es_core::runner::Phase;
@@ -89,6 +89,7 @@ fn no_two_samples_have_the_same_name_and_labels() {
 fn a_running_application_is_measured() {
     let mut settings = Settings::new("bank");
     settings.broker = BrokerKind::Embedded;
+    settings.threads = Threads::Count(1);
     let app = App::with_settings(settings).aggregate::<Account>();
     let running = app.start().unwrap();
     let embedded = running.embedded().unwrap();

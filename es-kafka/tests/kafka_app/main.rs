@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     }
     let tests: Vec<es_testkit::kafka_server::BrokerTest> = vec![
         ("every_command_counts_once_over_kill_9_and_the_tools_agree", every_command_counts_once_over_kill_9_and_the_tools_agree),
+        ("what_three_lanes_left_open_at_kill_9_counts_once_with_one", what_three_lanes_left_open_at_kill_9_counts_once_with_one),
         ("a_table_beside_its_aggregate_in_a_kip_848_group", a_table_beside_its_aggregate_in_a_kip_848_group),
         ("at_least_once_loses_nothing_over_kill_9", at_least_once_loses_nothing_over_kill_9),
         ("wrong_topics_stop_the_start_and_apply_mends_them", wrong_topics_stop_the_start_and_apply_mends_them),
@@ -92,6 +93,35 @@ fn every_command_counts_once_over_kill_9_and_the_tools_agree(kafka: &Server) {
     kafka.wait_for_committed(&app.topic("events"), commands + accounts, LONG);
     let ended = running.terminate();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let verified = app.tool(&["verify"]);
+    assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
+}
+
+fn what_three_lanes_left_open_at_kill_9_counts_once_with_one(kafka: &Server) {
+    // A batch stays open for long, so that kill -9 finds a transaction of each lane; and the broker would end one only after a minute.
+    let mut app = Process::with(
+        kafka,
+        &[("ES_THREADS", "3"), ("ES_PARTITIONS", "6"), ("ES_SESSION_TIMEOUT", "6s"), ("ES_TRANSACTION_TIMEOUT", "60s")],
+    );
+    let commands = 12_000;
+    let records = |range: std::ops::Range<usize>| range.map(|i| NewRecord::new(format!("acct-{}", i % 200), bank::move_by(1, i)));
+    let mut running = app.start();
+    app.wait_for_topics();
+    for round in 0..6 {
+        kafka.produce(&app.topic("commands"), records(round * 2000..(round + 1) * 2000));
+        // With all its lanes at work.
+        kafka.wait_for_committed(&app.topic("events"), round * 2000 + 200, LONG);
+        running.kill();
+        assert_eq!(app.transactional_ids(), if app.sets("ES_THREADS", "3") { 3 } else { 1 });
+        app.set("ES_THREADS", if round % 2 == 0 { "1" } else { "3" });
+        running = app.start();
+    }
+    kafka.wait_for_committed(&app.topic("events"), commands, LONG);
+    let ended = running.terminate();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let events = kafka.read_committed(&app.topic("events"));
+    let inputs: BTreeSet<_> = events.iter().map(|e| e.header("ce_causationid").unwrap()).collect();
+    assert_eq!((events.len(), inputs.len()), (commands, commands), "one event for each command");
     let verified = app.tool(&["verify"]);
     assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
 }

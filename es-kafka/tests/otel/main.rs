@@ -85,7 +85,10 @@ impl Drop for Program {
 fn a_program_exports_spans_below_the_callers_and_what_is_measured() {
     let collector = Collector::start();
     let mut command = Process::new(std::env::current_exe().unwrap());
-    command.args(["run", "--broker", "embedded"]).env("ES_TEST_APP", "1").env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+    command
+        .args(["run", "--broker", "embedded", "--threads", "1"])
+        .env("ES_TEST_APP", "1")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
     command.env("OTEL_METRIC_EXPORT_INTERVAL", "200").env("OTEL_BSP_SCHEDULE_DELAY", "100").stdin(Stdio::null());
     let mut program = Program(command.spawn().unwrap());
 
