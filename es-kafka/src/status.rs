@@ -2,6 +2,7 @@
 
 use crate::metrics::LaneDetails;
 use es_core::runner::Stats;
+use es_core::task::TaskState;
 
 /// What a component is doing and has done in this process: its lanes taken together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,6 +48,28 @@ pub struct LaneStatus {
     pub error: Option<String>,
     /// How it and each of its tasks stand.
     pub details: LaneDetails,
+    /// The number of partitions of the component; 0 until it is known.
+    pub partitions: i32,
+    /// Whether its producer is initialised, so that it takes part in its group.
+    pub joined: bool,
+    /// The id of its transactions.
+    pub transactional_id: String,
+    /// Its name in its group, once it is known.
+    pub member_id: Option<String>,
+    /// Its partitions, one by one.
+    pub each_task: Vec<TaskStatus>,
+}
+
+/// What a lane does with one of its partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskStatus {
+    /// The partition.
+    pub partition: i32,
+    /// What it is doing.
+    pub state: TaskState,
+    /// The next input that its committed state does not reflect.
+    pub position: i64,
 }
 
 impl ComponentStatus {
@@ -83,6 +106,7 @@ impl LaneStatus {
         (self.tasks, self.running, self.restoring, self.idle) = (0, 0, None, false);
         (self.ended, self.error) = (true, error);
         self.details = LaneDetails::ended();
+        self.each_task.clear();
     }
 }
 

@@ -15,6 +15,7 @@
 //! ```
 
 mod error;
+mod queries;
 mod questions;
 mod remedy;
 mod transaction;
@@ -129,6 +130,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             dead_letter_partitions: 1,
             max_event_bytes: usize::MAX,
         };
+        // It could not hold the index of events.
+        let settings = if topology.history { Settings { changelog: Changelog::Off, ..settings } } else { settings };
         let source = topology.source();
         let writer = writer(&source);
         let mut runner = Runner {

@@ -72,7 +72,7 @@ pub struct Env {
 /// What processing needs and leaves beside records and counts.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    pub(super) text: String,
+    pub(super) text: Vec<u8>,
     /// The spans of the commands that were processed since they were last taken.
     pub(crate) spans: Vec<tracing::Span>,
 }
@@ -94,8 +94,19 @@ pub struct Step<'a, A, S> {
     pub(super) env: &'a Env,
     pub(super) stats: &'a mut Stats,
     pub(super) scratch: &'a mut Scratch,
+    /// Events that were emitted, where a history is kept.
+    pub(super) emitted: &'a mut Vec<Emitted>,
     /// The input that comes next at this position is one whose records the broker has refused as too large; those behind it are not.
     pub(super) refuse: Option<i64>,
+}
+
+/// Events of one decision, as many as lie next to each other on the events topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Emitted {
+    pub(super) at: At,
+    /// The number of the first.
+    pub(super) first: u64,
+    pub(super) count: u64,
 }
 
 impl<A: Aggregate, S> Step<'_, A, S> {

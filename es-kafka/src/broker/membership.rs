@@ -57,7 +57,8 @@ pub(super) enum Command {
 pub(super) struct Presence {
     waiting: AtomicBool,
     polls: AtomicU64,
-    member: AtomicBool,
+    member: Mutex<Option<String>>,
+    counted: AtomicBool,
 }
 
 impl Presence {
@@ -67,8 +68,13 @@ impl Presence {
     }
 
     /// Whether the group counts the lane among its members, as it was when its thread looked last.
-    pub(super) fn is_member(&self) -> bool {
-        self.member.load(Ordering::Relaxed)
+    pub(super) fn is_counted(&self) -> bool {
+        self.counted.load(Ordering::Relaxed)
+    }
+
+    /// The member's id, once it has joined.
+    pub(super) fn member(&self) -> Option<String> {
+        self.member.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The lane goes to work.
@@ -172,7 +178,7 @@ impl Membership {
             }
             self.serve();
             let metadata = self.consumer.as_ref().and_then(GroupMetadata::of);
-            self.presence.member.store(metadata.as_ref().is_some_and(GroupMetadata::is_member), Ordering::Relaxed);
+            self.presence.counted.store(metadata.as_ref().is_some_and(GroupMetadata::is_member), Ordering::Relaxed);
             self.watch();
             let nothing_to_look_at = self.consumer.is_none() && self.again.is_none();
             self.mailbox.wait(Instant::now() + if nothing_to_look_at { IDLE } else { LOOK }, true);
@@ -256,7 +262,11 @@ impl Membership {
             return;
         }
         let Some(snapshot) = self.consumer.as_ref().and_then(GroupMetadata::of).filter(GroupMetadata::is_member) else { return };
+        let member = snapshot.member();
         let (fence, new) = self.fences.issue(snapshot);
+        if new {
+            *self.presence.member.lock().unwrap_or_else(PoisonError::into_inner) = Some(member);
+        }
         if new || !self.assigned.is_empty() {
             let tasks = std::mem::take(&mut self.assigned);
             self.handed.extend(&tasks);

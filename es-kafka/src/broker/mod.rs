@@ -87,6 +87,17 @@ impl KafkaBroker {
         })
     }
 
+    /// Ends the wait of its poll, the present one or the next, from any thread.
+    pub(crate) fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let inbox = self.inbox.clone();
+        move || inbox.wake()
+    }
+
+    /// Its name in the group, once it has joined.
+    pub(crate) fn member_id(&self) -> Option<String> {
+        self.presence.member()
+    }
+
     fn reader(&mut self) -> &mut Reader {
         &mut self.threads.as_mut().expect("taken only on drop").reader
     }
@@ -131,7 +142,7 @@ impl Broker for KafkaBroker {
             if hungry && let Some(next) = self.reader().next() {
                 return Some(next.map_or_else(BrokerEvent::Failed, BrokerEvent::Fetched));
             }
-            if !self.inbox.wait(until, hungry) {
+            if !self.inbox.wait(until, hungry) || self.inbox.take_wake() {
                 return None;
             }
         }
@@ -188,7 +199,7 @@ impl Broker for KafkaBroker {
     }
 
     fn is_member(&self) -> Option<bool> {
-        Some(self.presence.is_member())
+        Some(self.presence.is_counted())
     }
 
     fn stop_fetch(&mut self, place: Place) {
