@@ -129,7 +129,7 @@ settings! {
     /// How long a process may be silent before its partitions go to others.
     session_timeout: Duration = "session.timeout", "10s";
     /// How long the loop may take between two reads before its partitions go to others.
-    max_poll_interval: Duration = "max.poll.interval", "5m";
+    max_poll_interval: Duration = "max.poll.interval", "1m";
     /// How long a transaction may be open before the broker aborts it.
     transaction_timeout: Duration = "transaction.timeout", "10s";
     /// Whether missing topics are created at the start or refused. Wrong ones are always refused.
