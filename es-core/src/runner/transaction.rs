@@ -253,6 +253,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         let recovery = self.recovery.take().expect("a recovery is under way");
         for task in self.tasks.values_mut() {
             match recovery.unknown {
+                // A standby has no part in transactions.
+                true if task.is_standby() => {}
                 true => task.reset(&self.env),
                 false => task.rewind(),
             }
@@ -279,7 +281,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         self.recovery = None;
         if unknown {
             self.flight = None;
-            self.tasks.values_mut().for_each(|task| task.reset(&self.env));
+            self.tasks.values_mut().filter(|task| !task.is_standby()).for_each(|task| task.reset(&self.env));
         }
         self.roll_back();
     }

@@ -12,7 +12,8 @@ use es_core::broker::{Appetite, Broker, BrokerError, BrokerEvent, Completion, Er
 use es_core::record::{Place, RecordBatch, Role};
 use es_core::runner::Guarantee;
 use es_core::topology::Topology;
-use std::collections::{BTreeMap, BTreeSet};
+use es_core::standbys::{self, Changes, Standbys};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,11 @@ pub struct ClientConfig {
     pub rebalance_timeout: Duration,
     /// How long a transaction may be open (virtual time).
     pub transaction_timeout: Duration,
+    /// Of each task so many other processes keep a standby, by their own choice (see [`es_core::standbys`]). The name of a client's process is its
+    /// `transactional_id` up to the last `-`.
+    pub standbys: usize,
+    /// How often a client looks whether the standbys that it keeps are the right ones (virtual time).
+    pub standbys_interval: Duration,
 }
 
 impl ClientConfig {
@@ -58,6 +64,8 @@ impl ClientConfig {
             session_timeout: Duration::from_secs(45),
             rebalance_timeout: Duration::from_secs(60),
             transaction_timeout: Duration::from_secs(60),
+            standbys: 0,
+            standbys_interval: Duration::from_secs(1),
         }
     }
 
@@ -94,8 +102,11 @@ pub struct Client {
     /// The offsets to commit, where there are no transactions.
     kept: Vec<(TopicPartition, i64, GroupMetadata)>,
     membership: Membership,
-    /// Tasks that came with a new generation, of which the lane is told first.
-    assigned: Option<BrokerEvent>,
+    /// What the lane is told next.
+    told: VecDeque<BrokerEvent>,
+    standbys: Standbys,
+    /// When it looks at its standbys again.
+    standbys_at: Duration,
     /// What each [`Fence`] stands for; fence 0 stands for nothing.
     fences: Vec<GroupMetadata>,
     fetches: BTreeMap<Place, Fetch>,
@@ -218,7 +229,9 @@ impl Client {
             sent: false,
             kept: Vec::new(),
             membership: Membership::Out,
-            assigned: None,
+            told: VecDeque::new(),
+            standbys: Standbys::default(),
+            standbys_at: Duration::ZERO,
             fences: Vec::new(),
             fetches: BTreeMap::new(),
             read_last: None,
@@ -315,8 +328,8 @@ impl Client {
             return None;
         }
         let event = self
-            .assigned
-            .take()
+            .told
+            .pop_front()
             .or_else(|| self.heartbeat(inner))
             .or_else(|| if appetite == Appetite::All { self.read(inner) } else { None });
         if event.is_some() {
@@ -363,7 +376,7 @@ impl Client {
                     return Some(BrokerEvent::Failed(error));
                 }
             };
-            let member = inner.state.join(&self.config.group, topic, limits);
+            let member = inner.state.join(&self.config.group, topic, &self.config.transactional_id, limits);
             self.membership.become_next(Membership::In { member, held: BTreeSet::new(), unsent: Vec::new() });
             self.cluster.notify(inner);
         }
@@ -374,6 +387,16 @@ impl Client {
             self.cluster.notify(inner);
         }
         match inner.state.group_mut(&self.config.group).poll(*member, now) {
+            Ok(None) if self.config.standbys > 0 && now >= self.standbys_at => {
+                self.standbys_at = now + self.config.standbys_interval;
+                let (peers, tasks) = inner.state.group_mut(&self.config.group).peers();
+                let (me, kept) = (&self.config.transactional_id, self.standbys.kept());
+                let chosen = standbys::choose(me, &peers, tasks, self.config.standbys, kept);
+                let Changes { keep, give_up } = self.standbys.become_these(chosen, |task| held.contains(&task));
+                self.told.extend((!give_up.is_empty()).then_some(BrokerEvent::Revoked { tasks: give_up }));
+                self.told.extend((!keep.is_empty()).then_some(BrokerEvent::Standby { tasks: keep }));
+                self.told.pop_front()
+            }
             Ok(None) => None,
             Ok(Some(Notice::Revoked { tasks })) => Some(BrokerEvent::Revoked { tasks }),
             Ok(Some(Notice::Assigned { tasks, generation })) => {
@@ -381,9 +404,10 @@ impl Client {
                 held.extend(&tasks);
                 self.fences.push(GroupMetadata::Member { member: *member, generation });
                 let fence = Fence(self.fences.len() as u64);
+                self.standbys.assigned(&tasks);
                 let assigned = (!tasks.is_empty()).then_some(BrokerEvent::Assigned { tasks, fence });
                 if held_some || assigned.is_none() {
-                    self.assigned = assigned;
+                    self.told.extend(assigned);
                     return Some(BrokerEvent::Renewed { fence });
                 }
                 assigned
@@ -540,6 +564,7 @@ impl Broker for Client {
     }
 
     fn acknowledge(&mut self, tasks: Vec<i32>) {
+        self.standbys.acknowledge(&tasks);
         match &mut self.membership {
             Membership::Out | Membership::Joining => {}
             Membership::In { member, held, unsent } => {
@@ -562,7 +587,8 @@ impl Broker for Client {
     }
 
     fn leave(&mut self) -> Token {
-        self.assigned = None;
+        self.told.clear();
+        self.standbys = Standbys::default();
         let member = match self.membership.become_next(Membership::Out) {
             Membership::In { member, .. } => Some(member),
             _ => None,

@@ -28,6 +28,8 @@ use std::time::Duration;
 pub(super) const PARTITIONS: i32 = 4;
 /// What makes the stream of lanes another one than the seed's own.
 const LANES: u64 = 0x006c_616e_6573;
+/// The same for standbys.
+const STANDBYS: u64 = 0x0073_7462_7973;
 /// The application comes to rest within this time after the faults have healed.
 const REST: Duration = Duration::from_secs(300);
 
@@ -55,7 +57,7 @@ impl<A: Decide> Simulation<A> {
         let mut random = Random::new(seed);
         // Another stream, so that a seed without several lanes is what it would be without this.
         let mut lanes_random = Random::new(seed ^ LANES);
-        let mut plan = Plan::draw(&mut random).with_lanes(&mut lanes_random);
+        let mut plan = Plan::draw(&mut random).with_lanes(&mut lanes_random).with_standbys(&mut Random::new(seed ^ STANDBYS));
         plan.table = plan.table.filter(|_| may_have_table);
         let cluster = Cluster::new("simulated");
         cluster.set_timestamp(1_700_000_000_000);
@@ -231,8 +233,24 @@ impl<A: Decide> Simulation<A> {
             _ => self.senders.any_key(),
         };
         let process = &self.processes[index];
-        let Some(Some(entry)) = process.entry(&id) else { return Ok(()) };
-        self.component(process.component).1.answered(&self.world, &process.name, &id, &*entry)
+        let audit = self.component(process.component).1;
+        if let Some(Some(entry)) = process.entry(&id) {
+            audit.answered(&self.world, &process.name, &id, &*entry)?;
+        }
+        if let Some(Some(entry)) = process.standby_entry(&id) {
+            audit.answered(&self.world, &format!("a standby of {}", process.name), &id, &*entry)?;
+            self.world.trace.judged(Checker::Standbys);
+        }
+        Ok(())
+    }
+
+    /// Each task has its standbys, and they have folded all there is.
+    fn has_standbys(&self) -> bool {
+        (0..2).all(|component| {
+            let processes = || self.processes.iter().filter(move |process| process.component == component);
+            let wanted = PARTITIONS as usize * self.plan.standbys.min(processes().count().saturating_sub(1));
+            processes().map(|process| process.standbys().0).sum::<usize>() == wanted && processes().all(|process| process.standbys().1)
+        })
     }
 
     pub(super) fn component(&self, index: usize) -> (&Setup, &dyn Audit) {
@@ -349,6 +367,7 @@ impl<A: Decide> Simulation<A> {
             let at_rest = now >= healed + settled
                 && self.processes.iter().all(|p| p.is_awake(now) && p.is_idle())
                 && self.processes.iter().map(Process::tasks).sum::<usize>() == wanted
+                && self.has_standbys()
                 && (may_be_behind || self.is_caught_up());
             rounds = if at_rest { rounds + 1 } else { 0 };
             if now > healed + REST {
@@ -402,8 +421,29 @@ impl<A: Decide> Simulation<A> {
                 answers.insert(id, entry);
             }
             audit.answers(&self.world, answers)?;
+            self.compare_standbys(component)?;
         }
         Ok(all)
+    }
+
+    /// What the standbys have is the fold of the log too.
+    fn compare_standbys(&self, component: usize) -> Result<(), Violation> {
+        let audit = self.component(component).1;
+        for process in self.processes.iter().filter(|process| process.component == component && process.standbys().0 > 0) {
+            let mut answers = Answers::new();
+            for id in audit.keys() {
+                // One that nobody keeps there is answered by who works on it.
+                let of_others = || self.processes.iter().filter(|p| p.component == component).find_map(|p| p.entry(&id));
+                let Some(entry) = process.standby_entry(&id).or_else(of_others) else {
+                    return Err(Violation::new("standbys", format!("nobody answers for `{id}`")));
+                };
+                answers.insert(id, entry);
+            }
+            let what = |violation: Violation| Violation::new("standbys", format!("of {}: {}", process.name, violation.what));
+            audit.answers(&self.world, &answers).map_err(what)?;
+            self.world.trace.judged(Checker::Standbys);
+        }
+        Ok(())
     }
 
     fn stop(&mut self) -> Result<(), Violation> {
@@ -472,6 +512,8 @@ fn setup(
         transaction_timeout: plan.transaction_timeout,
         max_records: plan.max_records,
         guarantee: plan.settings.guarantee,
+        standbys: plan.standbys,
+        standbys_interval: plan.standbys_interval,
         ..ClientConfig::of(&topology, "")
     };
     let bad_rows = match plan.table {
