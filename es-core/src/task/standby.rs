@@ -22,6 +22,7 @@ impl<L: Logic> Task<L> {
             return;
         }
         self.standby = false;
+        self.resume_reading();
         match self.state {
             TaskState::Following => self.become_state(TaskState::Promoting),
             TaskState::Restoring | TaskState::Replaying => self.ends_are_old = true,
@@ -104,7 +105,6 @@ impl<L: Logic> Task<L> {
         let partition = self.partition;
         self.ends_are_old = false;
         self.checkpoint.take_over();
-        self.resume_reading();
         let restore = self.restore.as_mut().expect("a restore is under way");
         let [events, outcomes] = tail(&ends);
         let stable = ends.stable;
