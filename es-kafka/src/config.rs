@@ -47,6 +47,9 @@ pub struct KafkaConfig {
     pub max_poll_interval: Duration,
     /// After how long the broker aborts an open transaction by itself.
     pub transaction_timeout: Duration,
+    /// How many other processes keep a standby of each task, by their own choice; it needs a [`group_instance_id`](Self::group_instance_id) that ends in
+    /// `-` and the number of the lane.
+    pub standby_replicas: u16,
     /// How long one call of the producer (initialise, send offsets, commit, abort) may take.
     pub commit_timeout: Duration,
     /// How much is read ahead, in bytes, at least 1 KiB.
@@ -113,6 +116,7 @@ impl KafkaConfig {
             session_timeout: Duration::from_secs(10),
             max_poll_interval: Duration::from_secs(300),
             transaction_timeout: Duration::from_secs(60),
+            standby_replicas: 0,
             commit_timeout: Duration::from_secs(30),
             read_ahead: 32 << 20,
             extra: BTreeMap::new(),
@@ -240,6 +244,7 @@ impl fmt::Debug for KafkaConfig {
             .field("session_timeout", &self.session_timeout)
             .field("max_poll_interval", &self.max_poll_interval)
             .field("transaction_timeout", &self.transaction_timeout)
+            .field("standby_replicas", &self.standby_replicas)
             .field("commit_timeout", &self.commit_timeout)
             .field("read_ahead", &self.read_ahead)
             .field("extra", &extra)

@@ -105,7 +105,7 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
 fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S, C>, status: &Mutex<LaneStatus>) {
     let mut restoring: Option<(u64, u64)> = None;
     let (mut tasks, mut running) = (0, 0);
-    for task in runner.tasks() {
+    for task in runner.tasks().filter(|task| !task.is_standby()) {
         tasks += 1;
         running += usize::from(task.state() == TaskState::Running);
         if let Some((done, all)) = task.restore_progress() {
@@ -117,6 +117,7 @@ fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S,
     let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
     status.stats = *runner.stats();
     (status.tasks, status.running, status.restoring) = (tasks, running, restoring);
+    status.standbys = runner.standbys().collect();
     status.idle = runner.is_idle();
 }
 

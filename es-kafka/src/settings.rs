@@ -111,6 +111,8 @@ settings! {
     /// How many lanes each component runs with in this process: each has a thread, a producer and a reader of its own. `cores`: one for each core of the
     /// machine. Never more than the component has partitions.
     threads: Threads = "threads", "cores";
+    /// How many other processes keep a copy of each partition's state up to date, from which they take over without a restore.
+    num_standby_replicas: u16 = "num.standby.replicas", "0";
     /// The longest time that a batch gathers inputs before it is committed.
     commit_interval: Duration = "commit.interval", "100ms";
     /// The most inputs in one transaction.

@@ -222,7 +222,7 @@ impl<L: Logic> Task<L> {
     /// How many records of the log a standby has not folded yet, as of the last time that the log's end was asked for; `None` where that is not known,
     /// or where it is no standby.
     pub fn standby_lag(&self) -> Option<u64> {
-        self.restore.as_ref().filter(|_| self.standby).map(Restore::lag)
+        self.restore.as_ref().filter(|_| self.standby).and_then(Restore::lag)
     }
 
     /// Inputs that wait.

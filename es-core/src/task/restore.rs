@@ -48,7 +48,7 @@ pub(super) struct Restore {
     /// The event that the position names, until it was found in the log.
     expected: Option<LastEvent>,
     /// Where events and outcomes end, as was heard last.
-    pub(super) tail: [i64; 2],
+    pub(super) tail: Option<[i64; 2]>,
     /// The highest input that the log shows as processed; -1 where none.
     processed: i64,
 }
@@ -100,11 +100,11 @@ impl Restore {
     }
 
     /// What of the log, up to its end as it was heard last, is not folded yet, in records.
-    pub(super) fn lag(&self) -> u64 {
+    pub(super) fn lag(&self) -> Option<u64> {
         let behind = |(goal, end): (&Goal, i64)| end.saturating_sub(goal.done()).max(0) as u64;
         match &self.changelog {
-            changelog if changelog.until != Goal::FOREVER && !changelog.is_reached() => behind((changelog, changelog.until)),
-            _ => [&self.events, &self.outcomes].into_iter().zip(self.tail).map(behind).sum(),
+            changelog if changelog.until != Goal::FOREVER && !changelog.is_reached() => Some(behind((changelog, changelog.until))),
+            _ => Some([&self.events, &self.outcomes].into_iter().zip(self.tail?).map(behind).sum()),
         }
     }
 
@@ -163,7 +163,7 @@ impl<L: Logic> Task<L> {
             restoring: Restoring { next: 0, marker: None },
             batch: WriteBatch::new(),
             expected: None,
-            tail: tail(&ends),
+            tail: Some(tail(&ends)),
             processed: -1,
             ends,
         };

@@ -34,6 +34,8 @@ impl<L: Logic> Task<L> {
     pub(super) fn follow(&mut self, env: &Env) -> Result<(), TaskError> {
         self.become_state(TaskState::Following);
         let restore = self.restore.as_mut().expect("a restore is under way");
+        // Where the logs end by now is to be heard.
+        restore.tail = None;
         // What came of it beyond the end was passed over.
         let mut fetch = Vec::new();
         let mut go_on = |role: Role, goal: &mut Goal, from: i64, until: i64| {
@@ -89,11 +91,11 @@ impl<L: Logic> Task<L> {
     /// Of a standby: the ends of its topics are these now.
     pub fn note_ends(&mut self, extents: Vec<Extent>, env: &Env) {
         if let (true, Some(restore)) = (self.standby, &mut self.restore) {
-            restore.tail = match env.topology.kind {
+            restore.tail = Some(match env.topology.kind {
                 Kind::Aggregate => tail(&Ends { stable: None, extents }),
                 // Behind that nothing is committed yet.
                 Kind::Table => [restore.events.until, 0],
-            };
+            });
         }
     }
 

@@ -5,11 +5,13 @@
 
 use super::fences::Fences;
 use super::mailbox::Mailbox;
+use super::standbys::OwnChoice;
 use crate::client::Logs;
 use crate::config::{KafkaConfig, client_error};
 use crate::error::{code_of, is_passing, with_kind};
 use crate::ffi::{GroupMetadata, queue_is_empty};
 use es_core::broker::{BrokerError, BrokerEvent, Completion, ErrorKind, Token};
+use es_core::standbys::Peer;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -43,6 +45,8 @@ pub(super) enum Command {
     Look,
     /// Commit these offsets with the group (at least once).
     Commit(TopicPartitionList, Sender<Result<(), Code>>),
+    /// These are the group's members, where it is at rest.
+    Members(Option<Vec<Peer>>),
     /// Leave the group.
     Leave(Token),
     /// Leave the group and end.
@@ -88,6 +92,7 @@ pub(super) struct Membership {
     /// Tasks that were handed over and not acknowledged back.
     handed: BTreeSet<i32>,
     revocations: Vec<Revocation>,
+    standbys: OwnChoice,
 }
 
 type Member = BaseConsumer<Rebalances>;
@@ -106,8 +111,10 @@ impl Membership {
         inbox: Arc<Mailbox<BrokerEvent>>,
         fences: Arc<Fences>,
         presence: Arc<Presence>,
+        reader: Arc<BaseConsumer<Logs>>,
     ) -> Result<thread::JoinHandle<()>, BrokerError> {
         let topic = config.topic(config.input)?.to_owned();
+        let standbys = OwnChoice::new(&config, &topic, reader);
         let membership = Membership {
             config,
             topic,
@@ -122,6 +129,7 @@ impl Membership {
             assigned: Vec::new(),
             handed: BTreeSet::new(),
             revocations: Vec::new(),
+            standbys,
         };
         super::spawn("membership", move || membership.run())
     }
@@ -137,6 +145,7 @@ impl Membership {
                         // Nobody may be waiting for it any more.
                         let _ = answer.send(self.commit(&offsets));
                     }
+                    Command::Members(members) => self.standbys_found(members),
                     Command::Leave(token) => {
                         let left = self.leave();
                         self.inbox.push(BrokerEvent::Done(token, Completion::Left(left)));
@@ -153,6 +162,9 @@ impl Membership {
                 self.join();
             }
             self.serve();
+            if self.consumer.is_some() {
+                self.standbys.look(&self.mailbox);
+            }
             let nothing_to_look_at = self.consumer.is_none() && self.again.is_none();
             self.mailbox.wait(Instant::now() + if nothing_to_look_at { IDLE } else { LOOK }, true);
         }
@@ -242,11 +254,24 @@ impl Membership {
         if !self.assigned.is_empty() {
             let tasks = std::mem::take(&mut self.assigned);
             self.handed.extend(&tasks);
+            self.standbys.assigned(&tasks);
             self.inbox.push(BrokerEvent::Assigned { tasks, fence });
         }
     }
 
+    fn standbys_found(&mut self, members: Option<Vec<Peer>>) {
+        if self.consumer.is_none() {
+            return self.standbys.found(None, |_| false, &self.inbox);
+        }
+        let (handed, assigned, revocations) = (&self.handed, &self.assigned, &self.revocations);
+        let holds = |task: i32| {
+            handed.contains(&task) || assigned.contains(&task) || revocations.iter().any(|revocation| revocation.held.contains(&task))
+        };
+        self.standbys.found(members, holds, &self.inbox);
+    }
+
     fn acknowledge(&mut self, tasks: &[i32]) {
+        self.standbys.acknowledge(tasks);
         let Some(consumer) = &self.consumer else { return };
         self.handed.retain(|task| !tasks.contains(task));
         for revocation in &mut self.revocations {
@@ -270,6 +295,7 @@ impl Membership {
 
     fn leave(&mut self) -> Result<(), BrokerError> {
         self.again = None;
+        self.standbys.left();
         let Some(closed) = self.close()? else { return Ok(()) };
         closed.recv_timeout(LEAVE).map_err(|_| {
             let text = format!("leaving group {} took over {LEAVE:?}: its tasks move when the session ends", self.config.group_id);

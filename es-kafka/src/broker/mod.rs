@@ -17,6 +17,7 @@ mod mailbox;
 mod membership;
 mod reader;
 mod requests;
+mod standbys;
 mod transactions;
 
 use crate::config::KafkaConfig;
@@ -70,7 +71,8 @@ impl KafkaBroker {
         let (inbox, membership) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));
         let (fences, presence) = (Arc::new(Fences::default()), Arc::new(Presence::default()));
         let reader = Reader::new(&config, inbox.clone())?;
-        let member = Membership::start(config.clone(), membership.clone(), inbox.clone(), fences.clone(), presence.clone())?;
+        let member =
+            Membership::start(config.clone(), membership.clone(), inbox.clone(), fences.clone(), presence.clone(), reader.consumer())?;
         let batch_limit = Arc::new(AtomicUsize::new(usize::MAX));
         let (calls, transactions) = Transactions::start(config.clone(), inbox.clone(), fences, membership.clone(), batch_limit.clone())?;
         Ok(KafkaBroker {

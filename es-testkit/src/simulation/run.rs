@@ -359,8 +359,10 @@ impl<A: Decide> Simulation<A> {
         // At least once, an offset that was sent long ago may still be the last one to arrive: what lies behind it is read again, after the next start.
         let may_be_behind = self.plan.settings.guarantee == Guarantee::AtLeastOnce && settled > Duration::ZERO;
         let wanted = PARTITIONS as usize * if self.table.is_some() { 2 } else { 1 };
-        let mut rounds = 0;
-        while rounds < 5 {
+        // Standbys ask for the ends of the logs now and then, and are behind until they have heard of the last ones.
+        let heard = if self.plan.standbys > 0 { 2 * self.plan.settings.standby_interval } else { Duration::ZERO };
+        let (mut rounds, mut at_rest_since) = (0, healed);
+        while rounds < 5 || self.world.cluster.now() < at_rest_since + heard {
             let now = self.world.cluster.now();
             self.all_look = rounds > 0;
             self.round(now < grace, None)?;
@@ -370,6 +372,9 @@ impl<A: Decide> Simulation<A> {
                 && self.has_standbys()
                 && (may_be_behind || self.is_caught_up());
             rounds = if at_rest { rounds + 1 } else { 0 };
+            if !at_rest {
+                at_rest_since = now;
+            }
             if now > healed + REST {
                 self.setups().filter(|_| !may_be_behind).try_for_each(|setup| checkers::at_rest(&self.world.cluster, &setup.topology))?;
                 let states: Vec<String> = self.processes.iter().map(Process::show).collect();
