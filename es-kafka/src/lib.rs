@@ -4,6 +4,7 @@
 pub mod admin;
 mod app;
 pub mod broker;
+mod classic_group;
 #[cfg(feature = "cli")]
 mod cli;
 mod client;

@@ -303,7 +303,7 @@ mod tests {
         use crate::embedded::Embedded;
         use crate::settings::Threads;
         use crate::{App, AppError, Settings};
-        use es_core::{Aggregate, Command, Context, Decide, Decision, Fold, Folds, emit, event};
+        use es_core::{Aggregate, Command, Context, Decide, Decision, Fold, emit, event};
         use serde::{Deserialize, Serialize, Serializer};
         use std::sync::atomic::{AtomicBool, Ordering};
         use std::time::Duration;
@@ -312,12 +312,12 @@ mod tests {
 
         #[event(aggregate = "account")]
         #[derive(Clone, Debug, PartialEq)]
-        pub enum AccountEvent {
+        pub(super) enum AccountEvent {
             Moved { by: i64 },
         }
 
         #[derive(Command, Clone, Debug, PartialEq)]
-        pub enum AccountCommand {
+        pub(super) enum AccountCommand {
             Move { by: i64 },
         }
 

@@ -5,16 +5,16 @@
 
 use super::fences::Fences;
 use super::mailbox::Mailbox;
+use super::orphans::{self, Look, Watch};
 use super::standbys::OwnChoice;
 use crate::client::Logs;
-use crate::config::{KafkaConfig, client_error};
+use crate::config::{GroupProtocol, KafkaConfig, client_error};
 use crate::error::{code_of, is_passing, with_kind};
 use crate::ffi::{GroupMetadata, queue_is_empty};
 use es_core::broker::{BrokerError, BrokerEvent, Completion, ErrorKind, Token};
-use es_core::standbys::Peer;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use std::collections::BTreeSet;
@@ -45,8 +45,8 @@ pub(super) enum Command {
     Look,
     /// Commit these offsets with the group (at least once).
     Commit(TopicPartitionList, Sender<Result<(), Code>>),
-    /// These are the group's members, where it is at rest.
-    Members(Option<Vec<Peer>>),
+    /// What the group looks like, where that could be told.
+    Seen(KafkaResult<Look>),
     /// Leave the group.
     Leave(Token),
     /// Leave the group and end.
@@ -83,6 +83,10 @@ pub(super) struct Membership {
     presence: Arc<Presence>,
     polls_seen: u64,
     consumer: Option<Member>,
+    /// Asks for the group's description.
+    asker: Arc<BaseConsumer<Logs>>,
+    /// Of a static member of a classic group.
+    watch: Option<Watch>,
     /// When to join again, after the group has refused a static member because its former life is not over yet.
     again: Option<Instant>,
     /// When it was last fenced while it held no task.
@@ -111,11 +115,14 @@ impl Membership {
         inbox: Arc<Mailbox<BrokerEvent>>,
         fences: Arc<Fences>,
         presence: Arc<Presence>,
-        reader: Arc<BaseConsumer<Logs>>,
+        asker: Arc<BaseConsumer<Logs>>,
     ) -> Result<thread::JoinHandle<()>, BrokerError> {
         let topic = config.topic(config.input)?.to_owned();
-        let standbys = OwnChoice::new(&config, &topic, reader);
+        let may_leave_orphans = config.group_protocol == GroupProtocol::Classic && config.group_instance_id.is_some();
+        let standbys = OwnChoice::new(&config);
         let membership = Membership {
+            asker,
+            watch: may_leave_orphans.then(Watch::default),
             config,
             topic,
             mailbox,
@@ -145,7 +152,7 @@ impl Membership {
                         // Nobody may be waiting for it any more.
                         let _ = answer.send(self.commit(&offsets));
                     }
-                    Command::Members(members) => self.standbys_found(members),
+                    Command::Seen(look) => self.seen(look),
                     Command::Leave(token) => {
                         let left = self.leave();
                         self.inbox.push(BrokerEvent::Done(token, Completion::Left(left)));
@@ -162,9 +169,7 @@ impl Membership {
                 self.join();
             }
             self.serve();
-            if self.consumer.is_some() {
-                self.standbys.look(&self.mailbox);
-            }
+            self.watch();
             let nothing_to_look_at = self.consumer.is_none() && self.again.is_none();
             self.mailbox.wait(Instant::now() + if nothing_to_look_at { IDLE } else { LOOK }, true);
         }
@@ -259,15 +264,37 @@ impl Membership {
         }
     }
 
-    fn standbys_found(&mut self, members: Option<Vec<Peer>>) {
-        if self.consumer.is_none() {
-            return self.standbys.found(None, |_| false, &self.inbox);
+    /// Asks now and then what the group looks like; the answer comes as a command.
+    fn watch(&mut self) {
+        let Some(watch) = self.watch.as_mut().filter(|_| self.consumer.is_some()) else { return };
+        if !watch.is_due(Instant::now()) {
+            return;
         }
-        let (handed, assigned, revocations) = (&self.handed, &self.assigned, &self.revocations);
-        let holds = |task: i32| {
-            handed.contains(&task) || assigned.contains(&task) || revocations.iter().any(|revocation| revocation.held.contains(&task))
+        let (asker, mailbox) = (self.asker.clone(), self.mailbox.clone());
+        let (group, topic) = (self.config.group_id.clone(), self.topic.clone());
+        if let Err(error) = super::spawn("look", move || mailbox.push(Command::Seen(orphans::look(&asker, &group, &topic)))) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn seen(&mut self, look: KafkaResult<Look>) {
+        let (Some(watch), Some(consumer)) = (&mut self.watch, &self.consumer) else { return };
+        let look = match look {
+            Ok(look) => look,
+            Err(error) => return tracing::debug!("looking at group {}: {error}", self.config.group_id),
         };
-        self.standbys.found(members, holds, &self.inbox);
+        let holds = |task: i32| {
+            let going = self.revocations.iter().any(|revocation| revocation.held.contains(&task));
+            going || self.handed.contains(&task) || self.assigned.contains(&task)
+        };
+        self.standbys.seen(&look, &self.topic, holds, &self.inbox);
+        let Some(me) = GroupMetadata::of(consumer).map(|metadata| metadata.member()) else { return };
+        let Some(orphans) = watch.judge(look, &self.topic, &me) else { return };
+        tracing::warn!("partitions {orphans:?} of {} have no owner in group {}: joining it again", self.topic, self.config.group_id);
+        consumer.unsubscribe();
+        if let Err(error) = consumer.subscribe(&[&self.topic]) {
+            self.fail(client_error(&error));
+        }
     }
 
     fn acknowledge(&mut self, tasks: &[i32]) {

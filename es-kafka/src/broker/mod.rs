@@ -15,6 +15,7 @@
 mod fences;
 mod mailbox;
 mod membership;
+mod orphans;
 mod reader;
 mod requests;
 mod standbys;
