@@ -19,8 +19,7 @@ pub struct Peer {
 /// stays where it is `kept`.
 pub fn choose(me: &str, peers: &[Peer], partitions: i32, replicas: usize, kept: &BTreeSet<i32>) -> BTreeSet<i32> {
     let mine = process(me);
-    let owners: BTreeMap<i32, &str> =
-        peers.iter().flat_map(|peer| peer.tasks.iter().map(|task| (*task, process(&peer.name)))).collect();
+    let owners: BTreeMap<i32, &str> = peers.iter().flat_map(|peer| peer.tasks.iter().map(|task| (*task, process(&peer.name)))).collect();
     let processes: BTreeSet<&str> = peers.iter().map(|peer| process(&peer.name)).collect();
     let lanes: BTreeSet<&str> = peers.iter().map(|peer| peer.name.as_str()).filter(|name| process(name) == mine).collect();
     let is_mine = |task: &i32| match owners.get(task) {
@@ -118,14 +117,7 @@ mod tests {
 
     #[test]
     fn each_task_has_its_standbys_in_other_processes_and_in_one_lane_of_each() {
-        let peers = peers(&[
-            ("a-0", &[0, 1]),
-            ("a-1", &[2, 3]),
-            ("b-0", &[4, 5]),
-            ("b-1", &[6, 7]),
-            ("c-0", &[8, 9]),
-            ("c-1", &[10, 11]),
-        ]);
+        let peers = peers(&[("a-0", &[0, 1]), ("a-1", &[2, 3]), ("b-0", &[4, 5]), ("b-1", &[6, 7]), ("c-0", &[8, 9]), ("c-1", &[10, 11])]);
         for replicas in 1..=3 {
             let all = all(&peers, replicas);
             assert_eq!(all.len(), 12);

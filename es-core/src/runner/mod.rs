@@ -222,7 +222,11 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         self.phase == Phase::Running
             && self.flight.is_none()
             && self.open.inputs == 0
-            && !self.questions.values().chain(self.repeats.iter().map(|(_, question)| question)).any(|question| self.is_waited_for(question))
+            && !self
+                .questions
+                .values()
+                .chain(self.repeats.iter().map(|(_, question)| question))
+                .any(|question| self.is_waited_for(question))
             && self.writes.is_empty()
             && self.tasks.values().all(|t| matches!(t.state(), TaskState::Running | TaskState::Following) && t.buffered() == 0)
     }

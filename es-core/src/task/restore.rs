@@ -538,7 +538,9 @@ impl<L: Logic> Task<L> {
         match env.settings.changelog {
             Changelog::Off => {}
             // Somebody else writes the changelog meanwhile.
-            _ if self.standby || self.ends_are_old => self.checkpoint.note_followed(env.topology.kind, id, record.place.role, record.offset),
+            _ if self.standby || self.ends_are_old => {
+                self.checkpoint.note_followed(env.topology.kind, id, record.place.role, record.offset)
+            }
             _ => self.checkpoint.note(id),
         }
     }

@@ -37,6 +37,11 @@ impl<'a> Process<'a> {
         Process { settings: settings.to_vec(), ..Process::new(kafka) }
     }
 
+    /// The application's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The name of one of its topics.
     pub(crate) fn topic(&self, role: &str) -> String {
         format!("{}-account-{role}", self.name)

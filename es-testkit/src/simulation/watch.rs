@@ -39,18 +39,7 @@ pub(super) const MACHINES: [Machine; 3] = [
     Machine {
         name: "task",
         target: "es_core::task",
-        states: &[
-            "Draining",
-            "Opening",
-            "Restoring",
-            "Replaying",
-            "Following",
-            "Promoting",
-            "Running",
-            "Rewinding",
-            "Settling",
-            "Closed",
-        ],
+        states: &["Draining", "Opening", "Restoring", "Replaying", "Following", "Promoting", "Running", "Rewinding", "Settling", "Closed"],
         may_become: |from, to| TASK[from].may_become(TASK[to]),
         never: &[
             ("Draining", "Draining", "a reset of a task that is draining changes nothing that can be seen"),
