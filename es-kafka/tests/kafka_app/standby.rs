@@ -105,7 +105,8 @@ pub(crate) fn who_keeps_standbys_takes_over_without_a_restore(kafka: &Server) {
     wait(&survivor, "half of the partitions are given up and followed", |components| shares(components, PARTITIONS / 2));
     let restored = survivor.status()[0].stats.restored - before;
     println!("{restored} records were restored for the standbys of what was given up");
-    assert!(restored < 5_000, "{restored} records were restored");
+    // What has changed since the newest checkpoint is read again, since the changelog lacks it.
+    assert!(restored < 15_000, "{restored} records were restored");
     settle(send(1_000));
     let ended = again.terminate();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
