@@ -33,6 +33,8 @@ pub struct Topology {
     pub version: u32,
     /// What it does.
     pub kind: Kind,
+    /// Whether an index of each aggregate's events is kept; then there is no changelog.
+    pub history: bool,
     topics: BTreeMap<Role, String>,
 }
 
@@ -44,6 +46,10 @@ impl Topology {
         all.set_topic(Role::Commands, format!("{stream}-commands"));
         all.set_topic(Role::Events, format!("{stream}-events"));
         all.set_topic(Role::Outcomes, format!("{stream}-outcomes"));
+        all.history = A::HISTORY;
+        if A::HISTORY {
+            all.remove_topic(Role::Changelog);
+        }
         all
     }
 
@@ -59,7 +65,7 @@ impl Topology {
             (Role::Changelog, format!("{app}-{}-v{}-changelog", A::NAME, A::VERSION)),
             (Role::DeadLetters, format!("{app}-dead-letters")),
         ]);
-        Topology { app: app.to_owned(), component: A::NAME.to_owned(), version: A::VERSION, kind, topics }
+        Topology { app: app.to_owned(), component: A::NAME.to_owned(), version: A::VERSION, kind, history: false, topics }
     }
 
     /// Names a topic otherwise.

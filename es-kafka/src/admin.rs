@@ -103,6 +103,17 @@ impl Admin {
         Ok(ClusterState { cluster, topics: found.into_iter().map(state).collect() })
     }
 
+    /// The members of a group, and what each has. A group that nobody has joined has none.
+    ///
+    /// # Errors
+    /// As [`describe`](Admin::describe).
+    #[cfg(feature = "http")]
+    pub(crate) fn members(&self, group: &str) -> Result<Vec<native::Member>, BrokerError> {
+        let found = native::group(self.client.inner(), group, self.wait);
+        let found = found.map_err(|error| native_error(&format!("describing the group {group}"), &error))?;
+        Ok(found.members)
+    }
+
     /// Creates the topics and waits until they can be described. One that exists already is left as it is.
     ///
     /// # Errors

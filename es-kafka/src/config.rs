@@ -54,6 +54,8 @@ pub struct KafkaConfig {
     pub commit_timeout: Duration,
     /// How much is read ahead, in bytes, at least 1 KiB.
     pub read_ahead: u64,
+    /// Where this process answers queries, `host:port`; the group's member tells it in its `client.id`, so that the others find it.
+    pub endpoint: Option<String>,
     /// Any other settings of librdkafka, for all clients of the lane: `security.protocol`, `sasl.*`, `ssl.*` and so on. They go over this
     /// crate's tuning, but may not change what exactly-once rests on.
     pub extra: BTreeMap<String, String>,
@@ -119,6 +121,7 @@ impl KafkaConfig {
             standby_replicas: 0,
             commit_timeout: Duration::from_secs(30),
             read_ahead: 32 << 20,
+            endpoint: None,
             extra: BTreeMap::new(),
         }
     }
@@ -165,8 +168,9 @@ impl KafkaConfig {
             // Without these a full queue is looked at again only after a second, and the end of a partition told only after half a one.
             ("fetch.queue.backoff.ms", "5".into()),
             ("fetch.wait.max.ms", "50".into()),
-            ("queued.min.messages", "50000".into()),
-            ("queued.max.messages.kbytes", (self.read_ahead >> 10).max(1).to_string()),
+            // Of each partition. More would not make reading faster, and each takes several times its bytes.
+            ("queued.min.messages", "10000".into()),
+            ("queued.max.messages.kbytes", (self.read_ahead >> 12).max(1).to_string()),
         ])
     }
 
@@ -183,6 +187,10 @@ impl KafkaConfig {
         ]);
         if let Some(instance) = &self.group_instance_id {
             config.set("group.instance.id", instance);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            let own = self.extra.get("client.id").map_or("es", String::as_str);
+            config.set("client.id", client_id(own, endpoint));
         }
         match self.group_protocol {
             GroupProtocol::Classic => config
@@ -247,9 +255,21 @@ impl fmt::Debug for KafkaConfig {
             .field("standby_replicas", &self.standby_replicas)
             .field("commit_timeout", &self.commit_timeout)
             .field("read_ahead", &self.read_ahead)
+            .field("endpoint", &self.endpoint)
             .field("extra", &extra)
             .finish()
     }
+}
+
+/// The `client.id` of a member that answers queries at `endpoint`.
+fn client_id(own: &str, endpoint: &str) -> String {
+    format!("{own}@{endpoint}")
+}
+
+/// The endpoint that a member's `client.id` tells.
+pub(crate) fn endpoint_of(client_id: &str) -> Option<&str> {
+    let (_, endpoint) = client_id.rsplit_once('@')?;
+    endpoint.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()).map(|_| endpoint)
 }
 
 /// Parts of names whose values are never shown: passwords, secrets, tokens, keys and certificates given in full (PEM).

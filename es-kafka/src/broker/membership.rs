@@ -58,12 +58,18 @@ pub(super) enum Command {
 pub(super) struct Presence {
     waiting: AtomicBool,
     polls: AtomicU64,
+    member: Mutex<Option<String>>,
 }
 
 impl Presence {
     /// The lane comes to poll.
     pub(super) fn enter(&self) {
         self.waiting.store(true, Ordering::Relaxed);
+    }
+
+    /// The member's id, once it has joined.
+    pub(super) fn member(&self) -> Option<String> {
+        self.member.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The lane goes to work.
@@ -252,9 +258,13 @@ impl Membership {
             return;
         }
         let Some(snapshot) = self.consumer.as_ref().and_then(GroupMetadata::of).filter(GroupMetadata::is_member) else { return };
+        let member = snapshot.member();
         let (fence, new) = self.fences.issue(snapshot);
-        if new && !self.handed.is_empty() {
-            self.inbox.push(BrokerEvent::Renewed { fence });
+        if new {
+            *self.presence.member.lock().unwrap_or_else(PoisonError::into_inner) = Some(member);
+            if !self.handed.is_empty() {
+                self.inbox.push(BrokerEvent::Renewed { fence });
+            }
         }
         if !self.assigned.is_empty() {
             let tasks = std::mem::take(&mut self.assigned);

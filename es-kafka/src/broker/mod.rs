@@ -88,6 +88,17 @@ impl KafkaBroker {
         })
     }
 
+    /// Ends the wait of its poll, the present one or the next, from any thread.
+    pub(crate) fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let inbox = self.inbox.clone();
+        move || inbox.wake()
+    }
+
+    /// Its name in the group, once it has joined.
+    pub(crate) fn member_id(&self) -> Option<String> {
+        self.presence.member()
+    }
+
     fn reader(&mut self) -> &mut Reader {
         &mut self.threads.as_mut().expect("taken only on drop").reader
     }
@@ -132,7 +143,7 @@ impl Broker for KafkaBroker {
             if hungry && let Some(next) = self.reader().next() {
                 return Some(next.map_or_else(BrokerEvent::Failed, BrokerEvent::Fetched));
             }
-            if !self.inbox.wait(until, hungry) {
+            if !self.inbox.wait(until, hungry) || self.inbox.take_wake() {
                 return None;
             }
         }
