@@ -1,11 +1,11 @@
 //! Learns which process has which partition, where nobody tells it by itself.
 
 use crate::admin::Admin;
-use crate::config::endpoint_of;
+use crate::config::{GroupProtocol, endpoint_of};
 use crate::connection::Connection;
 use crate::directory::{Directory, Owner};
 use crate::settings::Settings;
-use es_core::broker::BrokerError;
+use es_core::broker::{BrokerError, ErrorKind};
 use es_core::topology::Topology;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) struct Finder {
 
 enum Source {
     /// Kafka's coordinator describes the groups.
-    Groups(Arc<Admin>),
+    Groups(Arc<Admin>, GroupProtocol),
     /// All processes are in this one.
     #[cfg(feature = "embedded")]
     Embedded(crate::embedded::Embedded),
@@ -46,7 +46,9 @@ impl Finder {
         directory: Directory,
     ) -> Result<Self, BrokerError> {
         let source = match connection {
-            Connection::Kafka => Source::Groups(Arc::new(Admin::new(&settings.bootstrap_servers, &settings.kafka, WAIT)?)),
+            Connection::Kafka => {
+                Source::Groups(Arc::new(Admin::new(&settings.bootstrap_servers, &settings.kafka, WAIT)?), settings.group_protocol)
+            }
             #[cfg(feature = "embedded")]
             Connection::Embedded(embedded) => Source::Embedded(embedded.clone()),
         };
@@ -69,15 +71,18 @@ impl Finder {
 
     async fn owners(&self, topology: &Topology) -> Result<Vec<Owner>, BrokerError> {
         match &self.source {
-            Source::Groups(admin) => {
-                let (admin, group) = (admin.clone(), topology.group());
+            Source::Groups(admin, protocol) => {
+                let (admin, group, protocol) = (admin.clone(), topology.group(), *protocol);
                 let input = topology.topic(topology.input()).unwrap_or_default().to_owned();
-                let described = tokio::task::spawn_blocking(move || admin.members(&group)).await;
-                let members = described.unwrap_or_else(|e| Err(BrokerError::new(es_core::broker::ErrorKind::Retriable, e.to_string())))?;
-                let owner = |member: crate::ffi::describe::Member| {
-                    let endpoint = endpoint_of(&member.client_id)?.to_owned();
-                    let active =
-                        member.partitions.into_iter().filter(|(topic, _)| *topic == input).map(|(_, partition)| partition).collect();
+                let described = tokio::task::spawn_blocking(move || admin.members(&group, protocol));
+                let members = match tokio::time::timeout(2 * WAIT, described).await {
+                    Ok(Ok(members)) => members?,
+                    Ok(Err(error)) => return Err(BrokerError::new(ErrorKind::Retriable, error.to_string())),
+                    Err(_) => return Err(BrokerError::new(ErrorKind::Retriable, "it takes too long")),
+                };
+                let owner = |(client_id, partitions): (String, Vec<(String, i32)>)| {
+                    let endpoint = endpoint_of(&client_id)?.to_owned();
+                    let active = partitions.into_iter().filter(|(topic, _)| *topic == input).map(|(_, partition)| partition).collect();
                     Some(Owner { endpoint, active, standby: Vec::new() })
                 };
                 Ok(members.into_iter().filter_map(owner).collect())
