@@ -267,6 +267,7 @@ fn client_id(own: &str, endpoint: &str) -> String {
 }
 
 /// The endpoint that a member's `client.id` tells.
+#[cfg(feature = "http")]
 pub(crate) fn endpoint_of(client_id: &str) -> Option<&str> {
     let (_, endpoint) = client_id.rsplit_once('@')?;
     endpoint.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()).map(|_| endpoint)

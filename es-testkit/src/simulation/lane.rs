@@ -93,7 +93,8 @@ impl<L: Logic> Lane for SimulatedRunner<L> {
         if self.position(partition).is_err() {
             return Ok(None);
         }
-        let mut seen: Vec<(String, Option<(u64, Vec<u8>)>)> = Vec::new();
+        type Shown = Option<(u64, Vec<u8>)>;
+        let mut seen: Vec<(String, Shown)> = Vec::new();
         let shown = |found: Option<Committed<'_, L::State>>| found.map(|Committed { sequence, state }| (sequence, bytes(state)));
         pages(|from| {
             let mut left = PAGE;
