@@ -8,7 +8,7 @@
 //! | what a user writes | [`mod@event`], [`aggregate`], [`command`], [`codec`] |
 //! | what goes over the wire | [`record`], [`envelope`], [`dead_letter`], [`partition`] |
 //! | the ports | [`broker`], [`state_store`], [`clock`] |
-//! | the engine | [`settings`], [`topology`], [`task`], [`runner`]; what it counts and traces: [`stats`], [`trace`] |
+//! | the engine | [`settings`], [`topology`], [`task`], [`runner`], [`standbys`]; what it counts and traces: [`stats`], [`trace`] |
 
 #[doc(hidden)]
 pub mod __private;
@@ -24,6 +24,7 @@ pub mod partition;
 pub mod record;
 pub mod runner;
 pub mod settings;
+pub mod standbys;
 pub mod state_store;
 pub mod stats;
 pub mod task;

@@ -62,6 +62,8 @@ pub struct Settings {
     pub max_command_bytes: usize,
     /// How often the topics are looked at, to notice that one was re-created or has another number of partitions.
     pub topics_check_interval: Duration,
+    /// How often the ends of the logs that standbys follow are asked for.
+    pub standby_interval: Duration,
     /// How long giving up may take before the loop stops as it is.
     pub shutdown_timeout: Duration,
 }
@@ -84,6 +86,7 @@ impl Default for Settings {
             flush_interval: Duration::from_secs(1),
             max_command_bytes: 1 << 20,
             topics_check_interval: Duration::from_secs(30),
+            standby_interval: Duration::from_millis(500),
             shutdown_timeout: Duration::from_secs(10),
         }
     }

@@ -52,6 +52,8 @@ pub struct Stats {
     pub revoked_tasks: u64,
     /// Tasks that were somebody else's before they could be given up.
     pub lost_tasks: u64,
+    /// Records that were read to restore tasks, those that a standby follows as they come not counted.
+    pub restored: u64,
 }
 
 impl std::ops::AddAssign for Stats {
@@ -81,6 +83,7 @@ impl std::ops::AddAssign for Stats {
             assigned_tasks,
             revoked_tasks,
             lost_tasks,
+            restored,
         } = other;
         self.inputs += inputs;
         self.accepted += accepted;
@@ -105,6 +108,7 @@ impl std::ops::AddAssign for Stats {
         self.assigned_tasks += assigned_tasks;
         self.revoked_tasks += revoked_tasks;
         self.lost_tasks += lost_tasks;
+        self.restored += restored;
     }
 }
 

@@ -47,6 +47,9 @@ pub struct KafkaConfig {
     pub max_poll_interval: Duration,
     /// After how long the broker aborts an open transaction by itself.
     pub transaction_timeout: Duration,
+    /// How many other processes keep a standby of each task, by their own choice; it needs a [`group_instance_id`](Self::group_instance_id) that ends in
+    /// `-` and the number of the lane.
+    pub standby_replicas: u16,
     /// How long one call of the producer (initialise, send offsets, commit, abort) may take.
     pub commit_timeout: Duration,
     /// How much is read ahead, in bytes, at least 1 KiB.
@@ -115,6 +118,7 @@ impl KafkaConfig {
             session_timeout: Duration::from_secs(10),
             max_poll_interval: Duration::from_secs(300),
             transaction_timeout: Duration::from_secs(60),
+            standby_replicas: 0,
             commit_timeout: Duration::from_secs(30),
             read_ahead: 32 << 20,
             endpoint: None,
@@ -248,6 +252,7 @@ impl fmt::Debug for KafkaConfig {
             .field("session_timeout", &self.session_timeout)
             .field("max_poll_interval", &self.max_poll_interval)
             .field("transaction_timeout", &self.transaction_timeout)
+            .field("standby_replicas", &self.standby_replicas)
             .field("commit_timeout", &self.commit_timeout)
             .field("read_ahead", &self.read_ahead)
             .field("endpoint", &self.endpoint)
@@ -262,6 +267,7 @@ fn client_id(own: &str, endpoint: &str) -> String {
 }
 
 /// The endpoint that a member's `client.id` tells.
+#[cfg(feature = "http")]
 pub(crate) fn endpoint_of(client_id: &str) -> Option<&str> {
     let (_, endpoint) = client_id.rsplit_once('@')?;
     endpoint.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()).map(|_| endpoint)

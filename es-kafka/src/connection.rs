@@ -77,6 +77,7 @@ pub(crate) fn kafka_config(settings: &Settings, topology: &Topology, instance: O
     config.session_timeout = settings.session_timeout;
     config.max_poll_interval = settings.max_poll_interval;
     config.transaction_timeout = settings.transaction_timeout;
+    config.standby_replicas = settings.num_standby_replicas;
     config.extra = settings.kafka.clone();
     config
 }

@@ -150,7 +150,7 @@ fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S,
     let mut restoring: Option<(u64, u64)> = None;
     let (mut tasks, mut running) = (0, 0);
     status.each_task.clear();
-    for task in runner.tasks() {
+    for task in runner.tasks().filter(|task| !task.is_standby()) {
         tasks += 1;
         running += usize::from(task.state() == TaskState::Running);
         status.each_task.push(TaskStatus { partition: task.partition(), state: task.state(), position: task.committed().input });
@@ -164,6 +164,7 @@ fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S,
     status.partitions = runner.partitions().unwrap_or(0);
     status.joined = matches!(runner.phase(), Phase::Running | Phase::Recovering);
     (status.tasks, status.running, status.restoring) = (tasks, running, restoring);
+    status.standbys = runner.standbys().collect();
     status.idle = runner.is_idle();
 }
 

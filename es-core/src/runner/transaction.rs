@@ -91,7 +91,6 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
 
     /// Closes the open batch and begins to write it.
     pub(super) fn take_off(&mut self) {
-        let Some(fence) = self.fence else { return };
         if self.is_doomed() {
             return self.give_up(Remedy::Abort { recreate: false }, AbortCause::TaskLost);
         }
@@ -110,6 +109,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         for task in self.tasks.values_mut() {
             match task.close_batch(&self.store, open.number, &mut open.records, &self.env, due) {
                 Ok(Some(offset)) => {
+                    let fence = self.fences[&task.partition()];
                     offsets.push(OffsetCommit { place: Place::new(self.env.topology.input(), task.partition()), offset, fence })
                 }
                 Ok(None) => {}
@@ -279,6 +279,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         let recovery = self.recovery.take().expect("a recovery is under way");
         for task in self.tasks.values_mut() {
             match recovery.unknown {
+                // A standby has no part in transactions.
+                true if task.is_standby() => {}
                 true => task.reset(&self.env),
                 false => task.rewind(),
             }
@@ -305,7 +307,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         self.recovery = None;
         if unknown {
             self.flight = None;
-            self.tasks.values_mut().for_each(|task| task.reset(&self.env));
+            self.tasks.values_mut().filter(|task| !task.is_standby()).for_each(|task| task.reset(&self.env));
         }
         self.roll_back();
     }

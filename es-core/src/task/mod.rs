@@ -12,13 +12,20 @@
 //!                               └───────────────────────────┘                             │
 //!                 any of them ── revoked or lost ──► Settling ──► Closed                  │
 //!                 any of them ────────────────────────────────────────────────────────────┘
+//!
+//!  a standby:      … Replaying ──► Following ── assigned ──► Promoting ──► Replaying ──► Running
 //! ```
+//!
+//! A *standby* keeps a copy of a task that another process works on: it opens and restores as that would, and then folds whatever is committed to the
+//! log. It processes nothing, and has no fence. When the task is assigned to it, it asks for the ends of the logs anew, reads what is left up to them, and goes
+//! on from where it is.
 
 mod cache;
 mod checkpoint;
 mod commands;
 mod error;
 mod restore;
+mod standby;
 mod step;
 mod table;
 
@@ -60,6 +67,10 @@ pub enum TaskState {
     Restoring,
     /// Folds what lies behind its position.
     Replaying,
+    /// Is a standby, and folds what is committed as it comes.
+    Following,
+    /// Was a standby: waits for the stable committed offset, and then for the ends of its topics.
+    Promoting,
     /// Processes inputs.
     Running,
     /// Was rolled back after an abort, and waits for the stable committed offset.
@@ -94,7 +105,8 @@ impl TaskState {
             (Draining, Opening) => true,
             (Opening, Restoring | Replaying | Running) => true,
             (Restoring, Replaying | Running) => true,
-            (Replaying, Running | Opening) => true,
+            (Replaying, Running | Opening | Following) => true,
+            (Following, Promoting) | (Promoting, Replaying) => true,
             (Running, Rewinding) | (Rewinding, Running) => true,
             _ => false,
         }
@@ -129,6 +141,12 @@ pub struct Task<L: Logic> {
     inbox: VecDeque<Inbox>,
     buffered: usize,
     restore: Option<Restore>,
+    /// It keeps a copy of what another process works on.
+    standby: bool,
+    /// It was assigned while it was restored as a standby: the ends that it reads up to were asked for before.
+    ends_are_old: bool,
+    /// Its reading is stopped until the store has caught up.
+    paused: bool,
     /// Its store is open, and no other lane's.
     has_store: bool,
     /// Store writes that are under way, and whether one of them is a flush of the cache.
@@ -175,6 +193,9 @@ impl<L: Logic> Task<L> {
             inbox: VecDeque::new(),
             buffered: 0,
             restore: None,
+            standby: false,
+            ends_are_old: false,
+            paused: false,
             has_store: false,
             writes: 0,
             flushing: false,
@@ -182,6 +203,16 @@ impl<L: Logic> Task<L> {
             checkpoint: Checkpoint::new(),
             refuse: None,
         }
+    }
+
+    /// A task of which only a copy is to be kept.
+    pub fn standby(partition: i32, cache_bytes: usize) -> Self {
+        Task { standby: true, ..Self::new(partition, cache_bytes) }
+    }
+
+    /// Whether it only keeps a copy of what another process works on.
+    pub fn is_standby(&self) -> bool {
+        self.standby
     }
 
     /// The partition's number.
@@ -201,7 +232,14 @@ impl<L: Logic> Task<L> {
 
     /// How far a restore has come, and how far it goes, in records of the topic that it reads; `None` when it is not restoring.
     pub fn restore_progress(&self) -> Option<(i64, i64)> {
-        self.restore.as_ref().map(Restore::progress)
+        let restores = matches!(self.state, TaskState::Restoring | TaskState::Replaying);
+        self.restore.as_ref().filter(|_| restores).map(Restore::progress)
+    }
+
+    /// How many records of the log a standby has not folded yet, as of the last time that the log's end was asked for; `None` where that is not known,
+    /// or where it is no standby.
+    pub fn standby_lag(&self) -> Option<u64> {
+        self.restore.as_ref().filter(|_| self.standby).and_then(Restore::lag)
     }
 
     /// The standing of a task that processes inputs, in records behind `end`, the offset that the next input will get; `None` while it does not process.
@@ -218,6 +256,11 @@ impl<L: Logic> Task<L> {
     /// Whether it cannot take more records for now, because the store lags behind.
     pub fn is_congested(&self, env: &Env) -> bool {
         self.writes > 4 || self.cache.dirty_len() > 4 * env.settings.flush_entries || self.cache.is_overfull()
+    }
+
+    /// Whether it reads by itself, and so stops [by itself](Task::throttle) where it is congested: its restore holds up no other task.
+    pub fn throttles(&self) -> bool {
+        self.standby && self.restore.is_some()
     }
 
     /// Its cache may take so many bytes from now on.
@@ -240,13 +283,14 @@ impl<L: Logic> Task<L> {
         self.orders.pop_front()
     }
 
-    /// The committed entry of a key; `None` where there never was one, or while the task is not [`Running`](TaskState::Running) or rewinding.
+    /// The committed entry of a key; `None` where there never was one, or while the task is not [`Running`](TaskState::Running) or rewinding. A
+    /// standby that is [`Following`](TaskState::Following) has it as it was some time ago.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn committed_entry<S: StateStore>(&self, store: &S, id: &str) -> Result<Option<Entry<L::State>>, StoreError> {
         match self.state {
-            TaskState::Running | TaskState::Rewinding => self.cache.committed(store, self.partition, id),
+            TaskState::Running | TaskState::Rewinding | TaskState::Following => self.cache.committed(store, self.partition, id),
             _ => Ok(None),
         }
     }
@@ -271,7 +315,9 @@ impl<L: Logic> Task<L> {
                 }
                 Ok(())
             }
-            TaskState::Restoring | TaskState::Replaying => self.handle_restored(logic, store, fetched, env, stats),
+            TaskState::Restoring | TaskState::Replaying | TaskState::Following | TaskState::Promoting => {
+                self.handle_restored(logic, store, fetched, env, stats)
+            }
             _ => Ok(()),
         }
     }
@@ -495,6 +541,7 @@ impl<L: Logic> Task<L> {
             self.orders.push_back(Order::StopFetch(Place::new(role, self.partition)));
         }
         *self = Task {
+            standby: self.standby,
             has_store: self.has_store,
             writes: self.writes,
             orders: std::mem::take(&mut self.orders),
@@ -527,7 +574,7 @@ impl<L: Logic> Task<L> {
         if matches!(self.state, TaskState::Settling | TaskState::Closed) {
             return;
         }
-        let whole = matches!(self.state, TaskState::Running | TaskState::Rewinding);
+        let whole = matches!(self.state, TaskState::Running | TaskState::Rewinding | TaskState::Following | TaskState::Promoting);
         self.become_state(TaskState::Settling);
         self.clear_inbox();
         self.restore = None;
@@ -570,7 +617,7 @@ impl<L: Logic> Task<L> {
     /// Whether its committed changes may go to the store with its position now.
     pub fn may_flush(&self) -> bool {
         match self.state {
-            TaskState::Running => true,
+            TaskState::Running | TaskState::Following | TaskState::Promoting => true,
             TaskState::Replaying => self.restore.as_ref().is_some_and(Restore::is_trusted),
             _ => false,
         }

@@ -6,6 +6,7 @@
 use super::fences::Fences;
 use super::mailbox::Mailbox;
 use super::orphans::{self, Look, Watch};
+use super::standbys::OwnChoice;
 use crate::client::Logs;
 use crate::config::{GroupProtocol, KafkaConfig, client_error};
 use crate::error::{code_of, is_passing, with_kind};
@@ -107,6 +108,7 @@ pub(super) struct Membership {
     /// Tasks that were handed over and not acknowledged back.
     handed: BTreeSet<i32>,
     revocations: Vec<Revocation>,
+    standbys: OwnChoice,
 }
 
 type Member = BaseConsumer<Rebalances>;
@@ -129,6 +131,7 @@ impl Membership {
     ) -> Result<thread::JoinHandle<()>, BrokerError> {
         let topic = config.topic(config.input)?.to_owned();
         let may_leave_orphans = config.group_protocol == GroupProtocol::Classic && config.group_instance_id.is_some();
+        let standbys = OwnChoice::new(&config);
         let membership = Membership {
             asker,
             watch: may_leave_orphans.then(Watch::default),
@@ -145,6 +148,7 @@ impl Membership {
             assigned: Vec::new(),
             handed: BTreeSet::new(),
             revocations: Vec::new(),
+            standbys,
         };
         super::spawn("membership", move || membership.run())
     }
@@ -266,10 +270,14 @@ impl Membership {
         let (fence, new) = self.fences.issue(snapshot);
         if new {
             *self.presence.member.lock().unwrap_or_else(PoisonError::into_inner) = Some(member);
+            if !self.handed.is_empty() {
+                self.inbox.push(BrokerEvent::Renewed { fence });
+            }
         }
-        if new || !self.assigned.is_empty() {
+        if !self.assigned.is_empty() {
             let tasks = std::mem::take(&mut self.assigned);
             self.handed.extend(&tasks);
+            self.standbys.assigned(&tasks);
             self.inbox.push(BrokerEvent::Assigned { tasks, fence });
         }
     }
@@ -293,6 +301,11 @@ impl Membership {
             Ok(look) => look,
             Err(error) => return tracing::debug!("looking at group {}: {error}", self.config.group_id),
         };
+        let holds = |task: i32| {
+            let going = self.revocations.iter().any(|revocation| revocation.held.contains(&task));
+            going || self.handed.contains(&task) || self.assigned.contains(&task)
+        };
+        self.standbys.seen(&look, &self.topic, holds, &self.inbox);
         let Some(me) = GroupMetadata::of(consumer).map(|metadata| metadata.member()) else { return };
         let Some(orphans) = watch.judge(look, &self.topic, &me) else { return };
         tracing::warn!("partitions {orphans:?} of {} have no owner in group {}: joining it again", self.topic, self.config.group_id);
@@ -303,6 +316,7 @@ impl Membership {
     }
 
     fn acknowledge(&mut self, tasks: &[i32]) {
+        self.standbys.acknowledge(tasks);
         let Some(consumer) = &self.consumer else { return };
         self.handed.retain(|task| !tasks.contains(task));
         for revocation in &mut self.revocations {
@@ -326,6 +340,7 @@ impl Membership {
 
     fn leave(&mut self) -> Result<(), BrokerError> {
         self.again = None;
+        self.standbys.left();
         let Some(closed) = self.close()? else { return Ok(()) };
         closed.recv_timeout(LEAVE).map_err(|_| {
             let text = format!("leaving group {} took over {LEAVE:?}: its tasks move when the session ends", self.config.group_id);

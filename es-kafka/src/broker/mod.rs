@@ -18,6 +18,7 @@ mod membership;
 mod orphans;
 mod reader;
 mod requests;
+mod standbys;
 mod transactions;
 
 use crate::config::KafkaConfig;

@@ -200,6 +200,21 @@ impl Value for i32 {
     }
 }
 
+/// A count that may be 0.
+impl Value for u16 {
+    fn kind() -> String {
+        "whole number".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is not a {} up to {}", Self::kind(), u16::MAX))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 /// A replication factor.
 impl Value for i16 {
     fn kind() -> String {

@@ -5,6 +5,7 @@
 mod acls;
 mod bank;
 mod process;
+mod standby;
 
 use es_testkit::kafka_server::{NewRecord, Server, ServerOptions, run_broker_tests};
 use process::Process;
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{ExitCode, Termination};
 use std::time::{Duration, Instant};
 
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var("ES_TEST_APP") {
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let tests: Vec<es_testkit::kafka_server::BrokerTest> = vec![
         ("every_command_counts_once_over_kill_9_and_the_tools_agree", every_command_counts_once_over_kill_9_and_the_tools_agree),
         ("what_three_lanes_left_open_at_kill_9_counts_once_with_one", what_three_lanes_left_open_at_kill_9_counts_once_with_one),
+        ("who_keeps_standbys_takes_over_without_a_restore", standby::who_keeps_standbys_takes_over_without_a_restore),
         ("a_table_beside_its_aggregate_in_a_kip_848_group", a_table_beside_its_aggregate_in_a_kip_848_group),
         ("at_least_once_loses_nothing_over_kill_9", at_least_once_loses_nothing_over_kill_9),
         ("wrong_topics_stop_the_start_and_apply_mends_them", wrong_topics_stop_the_start_and_apply_mends_them),

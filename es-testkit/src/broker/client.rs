@@ -11,8 +11,9 @@ use super::wire::ClientId;
 use es_core::broker::{Appetite, Broker, BrokerError, BrokerEvent, Completion, ErrorKind, Fence, Fetched, OffsetCommit, Token};
 use es_core::record::{Place, RecordBatch, Role};
 use es_core::runner::Guarantee;
+use es_core::standbys::{self, Changes, Standbys};
 use es_core::topology::Topology;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +40,11 @@ pub struct ClientConfig {
     pub rebalance_timeout: Duration,
     /// How long a transaction may be open (virtual time).
     pub transaction_timeout: Duration,
+    /// Of each task so many other processes keep a standby, by their own choice (see [`es_core::standbys`]). The name of a client's process is its
+    /// `transactional_id` up to the last `-`.
+    pub standbys: usize,
+    /// How often a client looks whether the standbys that it keeps are the right ones (virtual time).
+    pub standbys_interval: Duration,
 }
 
 impl ClientConfig {
@@ -59,6 +65,8 @@ impl ClientConfig {
             session_timeout: Duration::from_secs(45),
             rebalance_timeout: Duration::from_secs(60),
             transaction_timeout: Duration::from_secs(60),
+            standbys: 0,
+            standbys_interval: Duration::from_secs(1),
         }
     }
 
@@ -95,6 +103,11 @@ pub struct Client {
     /// The offsets to commit, where there are no transactions.
     kept: Vec<(TopicPartition, i64, GroupMetadata)>,
     membership: Membership,
+    /// What the lane is told next.
+    told: VecDeque<BrokerEvent>,
+    standbys: Standbys,
+    /// When it looks at its standbys again.
+    standbys_at: Duration,
     /// What each [`Fence`] stands for; fence 0 stands for nothing.
     fences: Vec<GroupMetadata>,
     fetches: BTreeMap<Place, Fetch>,
@@ -219,6 +232,9 @@ impl Client {
             sent: false,
             kept: Vec::new(),
             membership: Membership::Out,
+            told: VecDeque::new(),
+            standbys: Standbys::default(),
+            standbys_at: Duration::ZERO,
             fences: Vec::new(),
             fetches: BTreeMap::new(),
             read_last: None,
@@ -324,7 +340,11 @@ impl Client {
         if !inner.wire.network.connected(self.id) {
             return None;
         }
-        let event = self.heartbeat(inner).or_else(|| if appetite == Appetite::All { self.read(inner) } else { None });
+        let event = self
+            .told
+            .pop_front()
+            .or_else(|| self.heartbeat(inner))
+            .or_else(|| if appetite == Appetite::All { self.read(inner) } else { None });
         if event.is_some() {
             inner.wire.told();
         }
@@ -369,7 +389,7 @@ impl Client {
                     return Some(BrokerEvent::Failed(error));
                 }
             };
-            let member = inner.state.join(&self.config.group, topic, limits);
+            let member = inner.state.join(&self.config.group, topic, &self.config.transactional_id, limits);
             self.membership.become_next(Membership::In { member, held: BTreeSet::new(), unsent: Vec::new() });
             self.cluster.notify(inner);
         }
@@ -380,12 +400,30 @@ impl Client {
             self.cluster.notify(inner);
         }
         match inner.state.group_mut(&self.config.group).poll(*member, now) {
+            Ok(None) if self.config.standbys > 0 && now >= self.standbys_at => {
+                self.standbys_at = now + self.config.standbys_interval;
+                let (peers, tasks) = inner.state.group_mut(&self.config.group).peers();
+                let (me, kept) = (&self.config.transactional_id, self.standbys.kept());
+                let chosen = standbys::choose(me, &peers, tasks, self.config.standbys, kept);
+                let Changes { keep, give_up } = self.standbys.become_these(chosen, |task| held.contains(&task));
+                self.told.extend((!give_up.is_empty()).then_some(BrokerEvent::Revoked { tasks: give_up }));
+                self.told.extend((!keep.is_empty()).then_some(BrokerEvent::Standby { tasks: keep }));
+                self.told.pop_front()
+            }
             Ok(None) => None,
             Ok(Some(Notice::Revoked { tasks })) => Some(BrokerEvent::Revoked { tasks }),
             Ok(Some(Notice::Assigned { tasks, generation })) => {
+                let held_some = !held.is_empty();
                 held.extend(&tasks);
                 self.fences.push(GroupMetadata::Member { member: *member, generation });
-                Some(BrokerEvent::Assigned { tasks, fence: Fence(self.fences.len() as u64) })
+                let fence = Fence(self.fences.len() as u64);
+                self.standbys.assigned(&tasks);
+                let assigned = (!tasks.is_empty()).then_some(BrokerEvent::Assigned { tasks, fence });
+                if held_some || assigned.is_none() {
+                    self.told.extend(assigned);
+                    return Some(BrokerEvent::Renewed { fence });
+                }
+                assigned
             }
             Err(()) if held.is_empty() => {
                 self.membership.become_next(Membership::Joining);
@@ -553,6 +591,7 @@ impl Broker for Client {
     }
 
     fn acknowledge(&mut self, tasks: Vec<i32>) {
+        self.standbys.acknowledge(&tasks);
         match &mut self.membership {
             Membership::Out | Membership::Joining => {}
             Membership::In { member, held, unsent } => {
@@ -575,6 +614,8 @@ impl Broker for Client {
     }
 
     fn leave(&mut self) -> Token {
+        self.told.clear();
+        self.standbys = Standbys::default();
         let member = match self.membership.become_next(Membership::Out) {
             Membership::In { member, .. } => Some(member),
             _ => None,

@@ -28,6 +28,12 @@ pub(super) trait Lane {
     fn tasks(&self, each: &mut dyn FnMut(i32, TaskState, i64));
     /// The newest committed entry of a key: an `Entry` of the component's own state.
     fn entry(&self, id: &str) -> Result<Option<Box<dyn Any>>, RunnerError>;
+    /// The tasks that it works on.
+    fn active(&self) -> usize;
+    /// The tasks of which it keeps a copy, with what each has not folded yet.
+    fn standbys(&self) -> Vec<(i32, Option<u64>)>;
+    /// The same of an entry as [`entry`](Lane::entry), as a standby has it.
+    fn standby_entry(&self, id: &str) -> Result<Option<Box<dyn Any>>, RunnerError>;
     /// Whether a key has a state.
     fn has_state(&self, id: &str) -> bool;
     /// The ids that have a state in a partition, as a scan page by page tells them; `None` where the partition is not served.
@@ -68,6 +74,18 @@ impl<L: Logic> Lane for SimulatedRunner<L> {
 
     fn entry(&self, id: &str) -> Result<Option<Box<dyn Any>>, RunnerError> {
         Ok(Runner::entry(self, id)?.map(|entry| Box::new(entry) as Box<dyn Any>))
+    }
+
+    fn active(&self) -> usize {
+        Runner::tasks(self).filter(|task| !task.is_standby()).count()
+    }
+
+    fn standbys(&self) -> Vec<(i32, Option<u64>)> {
+        Runner::standbys(self).collect()
+    }
+
+    fn standby_entry(&self, id: &str) -> Result<Option<Box<dyn Any>>, RunnerError> {
+        Ok(Runner::standby_entry(self, id)?.0.map(|entry| Box::new(entry) as Box<dyn Any>))
     }
 
     fn has_state(&self, id: &str) -> bool {

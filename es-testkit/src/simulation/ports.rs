@@ -113,6 +113,8 @@ impl Broker for BrokerPort {
                     log.note(format_args!("reads {} of {:?}-{} up to {next}", records.len(), place.role, place.partition));
                 }
                 BrokerEvent::Assigned { tasks, fence } => log.note(format_args!("is assigned {tasks:?} under fence {}", fence.0)),
+                BrokerEvent::Renewed { fence } => log.note(format_args!("has its tasks under fence {} now", fence.0)),
+                BrokerEvent::Standby { tasks } => log.note(format_args!("is to keep copies of {tasks:?}")),
                 BrokerEvent::Revoked { tasks } => log.note(format_args!("is to give up {tasks:?}")),
                 BrokerEvent::Lost { tasks } => log.note(format_args!("has lost {tasks:?}")),
                 BrokerEvent::Failed(error) => log.note(format_args!("its port has failed: {error}")),
@@ -200,6 +202,12 @@ impl StateStore for StorePort {
 
     fn open(&mut self, task: i32) -> Result<(), StoreError> {
         self.inner.open(task)
+    }
+    fn want(&mut self, task: i32) {
+        self.inner.want(task);
+    }
+    fn is_wanted(&self, task: i32) -> bool {
+        self.inner.is_wanted(task)
     }
     fn get(&self, task: i32, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.get(task, key)
