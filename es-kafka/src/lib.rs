@@ -10,6 +10,8 @@ mod client;
 mod component;
 pub mod config;
 mod connection;
+#[cfg_attr(not(test), expect(dead_code, reason = "the membership that writes it and the server that reads it come next"))]
+mod directory;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
