@@ -178,14 +178,26 @@ pub enum BrokerEvent {
     Done(Token, Completion),
     /// Records came in, or the end of the readable log was reached.
     Fetched(Fetched),
-    /// These tasks are ours from now on. Tasks that were ours before keep being so, under this fence.
+    /// These tasks are ours from now on, whether they were standbys before or not. Tasks that were ours before keep being so, under the fences
+    /// that they have.
     Assigned {
         /// The new tasks, by partition.
         tasks: Vec<i32>,
-        /// The membership's word for *all* tasks of this lane.
+        /// The membership's word for these tasks.
         fence: Fence,
     },
-    /// These tasks are to be given up: settle, then call [`Broker::acknowledge`].
+    /// The membership's word for *all* tasks that the lane has is this from now on: a group whose generation is one for all has moved on.
+    Renewed {
+        /// The new word.
+        fence: Fence,
+    },
+    /// Of these tasks a copy is to be kept. [`Assigned`](BrokerEvent::Assigned) makes one of them ours, [`Revoked`](BrokerEvent::Revoked) or
+    /// [`Lost`](BrokerEvent::Lost) takes it back, which [`Broker::acknowledge`] answers as for any other task.
+    Standby {
+        /// The tasks, by partition.
+        tasks: Vec<i32>,
+    },
+    /// These tasks, ours or standbys, are to be given up: settle, then call [`Broker::acknowledge`].
     Revoked {
         /// The tasks to give up.
         tasks: Vec<i32>,

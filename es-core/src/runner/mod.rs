@@ -80,7 +80,8 @@ pub struct Runner<L: Logic, B: Broker, S: StateStore, C: Clock> {
     env: Env,
     phase: Phase,
     error: Option<RunnerError>,
-    fence: Option<Fence>,
+    /// The membership's word for each task: offsets are sent under the one of their task, never under a newer one of another's.
+    fences: BTreeMap<i32, Fence>,
     tasks: BTreeMap<i32, Task<L>>,
     /// Tasks that are somebody else's already, and not closed yet.
     lost: Vec<i32>,
@@ -132,7 +133,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             env: Env { topology, topics, settings, source, writer },
             phase: Phase::Starting,
             error: None,
-            fence: None,
+            fences: BTreeMap::new(),
             tasks: BTreeMap::new(),
             lost: Vec::new(),
             open: Open { number: 1, records: RecordBatch::new(), inputs: 0, since: now },
@@ -240,6 +241,9 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             BrokerEvent::Done(token, completion) => self.handle_done(token, completion),
             BrokerEvent::Fetched(fetched) => self.handle_fetched(fetched),
             BrokerEvent::Assigned { tasks, fence } => self.handle_assigned(&tasks, fence),
+            BrokerEvent::Renewed { fence } => self.fences.values_mut().for_each(|known| *known = fence),
+            // No copy is kept yet: a standby that is assigned opens as any other task.
+            BrokerEvent::Standby { tasks } => tracing::debug!(component = self.env.topology.component, ?tasks, "standbys are not kept"),
             BrokerEvent::Revoked { tasks } => self.handle_revoked(&tasks, false),
             BrokerEvent::Lost { tasks } => self.handle_revoked(&tasks, true),
             BrokerEvent::Failed(error) => self.begin_stop(Some(RunnerError::Broker { doing: "working with the broker", error })),
@@ -272,7 +276,6 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     }
 
     fn handle_assigned(&mut self, tasks: &[i32], fence: Fence) {
-        self.fence = Some(fence);
         if !tasks.is_empty() {
             tracing::info!(component = self.env.topology.component, ?tasks, "assigned");
             self.look_at_topics();
@@ -285,6 +288,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
                 return self.begin_stop(Some(RunnerError::Task(TaskError::Store { task: partition, error })));
             }
             self.drop_questions_of(partition);
+            self.fences.insert(partition, fence);
             let mut task = Task::new(partition, 0);
             task.try_open();
             self.tasks.insert(partition, task);
@@ -415,6 +419,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         for partition in &closed {
             self.carry_out();
             self.tasks.remove(partition);
+            self.fences.remove(partition);
             self.store.close(*partition);
             self.lost.retain(|lost| lost != partition);
         }

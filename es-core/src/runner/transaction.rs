@@ -81,7 +81,6 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
 
     /// Closes the open batch and begins to write it.
     pub(super) fn take_off(&mut self) {
-        let Some(fence) = self.fence else { return };
         if self.is_doomed() {
             return self.give_up(Remedy::Abort { recreate: false });
         }
@@ -100,6 +99,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         for task in self.tasks.values_mut() {
             match task.close_batch(&self.store, open.number, &mut open.records, &self.env, due) {
                 Ok(Some(offset)) => {
+                    let fence = self.fences[&task.partition()];
                     offsets.push(OffsetCommit { place: Place::new(self.env.topology.input(), task.partition()), offset, fence })
                 }
                 Ok(None) => {}

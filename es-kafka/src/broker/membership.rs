@@ -236,7 +236,10 @@ impl Membership {
         }
         let Some(snapshot) = self.consumer.as_ref().and_then(GroupMetadata::of).filter(GroupMetadata::is_member) else { return };
         let (fence, new) = self.fences.issue(snapshot);
-        if new || !self.assigned.is_empty() {
+        if new && !self.handed.is_empty() {
+            self.inbox.push(BrokerEvent::Renewed { fence });
+        }
+        if !self.assigned.is_empty() {
             let tasks = std::mem::take(&mut self.assigned);
             self.handed.extend(&tasks);
             self.inbox.push(BrokerEvent::Assigned { tasks, fence });

@@ -42,7 +42,7 @@ fn a_revocation_waits_for_the_lane(kafka: &Server, protocol: GroupProtocol) {
         note(&mut second, &mut second_tasks);
         let event = first.comes(Duration::from_millis(50), |event| match event {
             BrokerEvent::Revoked { tasks } => Some(Some(tasks.clone())),
-            BrokerEvent::Assigned { fence: newer, .. } => {
+            BrokerEvent::Assigned { fence: newer, .. } | BrokerEvent::Renewed { fence: newer } => {
                 fence = *newer;
                 Some(None)
             }
@@ -98,7 +98,7 @@ fn note(lane: &mut Lane, all: &mut Vec<i32>) {
 }
 
 fn newer_fence(event: &BrokerEvent, fence: &mut Fence) -> Option<()> {
-    if let BrokerEvent::Assigned { fence: newer, .. } = event {
+    if let BrokerEvent::Assigned { fence: newer, .. } | BrokerEvent::Renewed { fence: newer } = event {
         *fence = *newer;
     }
     None

@@ -162,6 +162,7 @@ impl Lane {
     pub(crate) fn assigned(&mut self) -> (Vec<i32>, Fence) {
         self.until("an assignment", |event| match event {
             BrokerEvent::Assigned { tasks, fence } => Some((tasks.clone(), *fence)),
+            BrokerEvent::Renewed { fence } => Some((Vec::new(), *fence)),
             _ => None,
         })
     }

@@ -94,6 +94,8 @@ pub struct Client {
     /// The offsets to commit, where there are no transactions.
     kept: Vec<(TopicPartition, i64, GroupMetadata)>,
     membership: Membership,
+    /// Tasks that came with a new generation, of which the lane is told first.
+    assigned: Option<BrokerEvent>,
     /// What each [`Fence`] stands for; fence 0 stands for nothing.
     fences: Vec<GroupMetadata>,
     fetches: BTreeMap<Place, Fetch>,
@@ -216,6 +218,7 @@ impl Client {
             sent: false,
             kept: Vec::new(),
             membership: Membership::Out,
+            assigned: None,
             fences: Vec::new(),
             fetches: BTreeMap::new(),
             read_last: None,
@@ -311,7 +314,11 @@ impl Client {
         if !inner.wire.network.connected(self.id) {
             return None;
         }
-        let event = self.heartbeat(inner).or_else(|| if appetite == Appetite::All { self.read(inner) } else { None });
+        let event = self
+            .assigned
+            .take()
+            .or_else(|| self.heartbeat(inner))
+            .or_else(|| if appetite == Appetite::All { self.read(inner) } else { None });
         if event.is_some() {
             inner.wire.told();
         }
@@ -370,9 +377,16 @@ impl Client {
             Ok(None) => None,
             Ok(Some(Notice::Revoked { tasks })) => Some(BrokerEvent::Revoked { tasks }),
             Ok(Some(Notice::Assigned { tasks, generation })) => {
+                let held_some = !held.is_empty();
                 held.extend(&tasks);
                 self.fences.push(GroupMetadata::Member { member: *member, generation });
-                Some(BrokerEvent::Assigned { tasks, fence: Fence(self.fences.len() as u64) })
+                let fence = Fence(self.fences.len() as u64);
+                let assigned = (!tasks.is_empty()).then_some(BrokerEvent::Assigned { tasks, fence });
+                if held_some || assigned.is_none() {
+                    self.assigned = assigned;
+                    return Some(BrokerEvent::Renewed { fence });
+                }
+                assigned
             }
             Err(()) if held.is_empty() => {
                 self.membership.become_next(Membership::Joining);
@@ -548,6 +562,7 @@ impl Broker for Client {
     }
 
     fn leave(&mut self) -> Token {
+        self.assigned = None;
         let member = match self.membership.become_next(Membership::Out) {
             Membership::In { member, .. } => Some(member),
             _ => None,

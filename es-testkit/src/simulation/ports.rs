@@ -113,6 +113,8 @@ impl Broker for BrokerPort {
                     log.note(format_args!("reads {} of {:?}-{} up to {next}", records.len(), place.role, place.partition));
                 }
                 BrokerEvent::Assigned { tasks, fence } => log.note(format_args!("is assigned {tasks:?} under fence {}", fence.0)),
+                BrokerEvent::Renewed { fence } => log.note(format_args!("has its tasks under fence {} now", fence.0)),
+                BrokerEvent::Standby { tasks } => log.note(format_args!("is to keep copies of {tasks:?}")),
                 BrokerEvent::Revoked { tasks } => log.note(format_args!("is to give up {tasks:?}")),
                 BrokerEvent::Lost { tasks } => log.note(format_args!("has lost {tasks:?}")),
                 BrokerEvent::Failed(error) => log.note(format_args!("its port has failed: {error}")),

@@ -99,8 +99,15 @@ fn offset_of(partition: i32, offset: i64, fence: Fence) -> Vec<OffsetCommit> {
 fn assigned(client: &mut Client) -> (Vec<i32>, Fence) {
     match next(client) {
         Some(BrokerEvent::Assigned { tasks, fence }) => (tasks, fence),
+        Some(BrokerEvent::Renewed { fence }) => (Vec::new(), fence),
         other => panic!("instead of an assignment came {other:?}"),
     }
+}
+
+/// Gets more tasks, with a new fence for those that it has.
+fn gained(client: &mut Client) -> Vec<i32> {
+    assert!(assigned(client).0.is_empty());
+    assigned(client).0
 }
 
 fn ready(cluster: &Cluster, transactional_id: &str) -> Client {

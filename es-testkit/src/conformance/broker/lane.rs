@@ -21,8 +21,8 @@ pub(super) struct Lane<B> {
     pub(super) tasks: BTreeSet<i32>,
     /// Told to give up, not acknowledged.
     pub(super) revoked: BTreeSet<i32>,
-    /// All fences, oldest first.
-    pub(super) fences: Vec<Fence>,
+    /// The fence of each task, and of those that it has given up the last one.
+    pub(super) fences: BTreeMap<i32, Fence>,
     /// Why the port has failed.
     pub(super) failure: Option<BrokerError>,
     patience: Duration,
@@ -38,7 +38,7 @@ impl<B: Broker> Lane<B> {
             next: BTreeMap::new(),
             tasks: BTreeSet::new(),
             revoked: BTreeSet::new(),
-            fences: Vec::new(),
+            fences: BTreeMap::new(),
             failure: None,
             patience: harness.patience(),
             quiet: harness.quiet(),
@@ -69,9 +69,14 @@ impl<B: Broker> Lane<B> {
                 }
             }
             Some(BrokerEvent::Assigned { tasks, fence }) => {
+                self.fences.extend(tasks.iter().map(|task| (*task, fence)));
                 self.tasks.extend(tasks);
-                self.fences.push(fence);
             }
+            Some(BrokerEvent::Renewed { fence }) => {
+                let kept = |task: &i32| self.tasks.contains(task);
+                self.fences.iter_mut().filter(|(task, _)| kept(task)).for_each(|(_, known)| *known = fence);
+            }
+            Some(BrokerEvent::Standby { .. }) => {}
             Some(BrokerEvent::Revoked { tasks } | BrokerEvent::Lost { tasks }) => self.revoked.extend(tasks),
             Some(BrokerEvent::Failed(error)) => self.failure = Some(error),
         }
@@ -133,6 +138,18 @@ impl<B: Broker> Lane<B> {
         }
     }
 
+    /// Makes a call, again while it is retriable; the kind of its error.
+    pub(super) fn outcome(&mut self, mut call: impl FnMut(&mut B) -> Token) -> Option<ErrorKind> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let completion = self.call(&mut call);
+            match error_of(&completion) {
+                Some(error) if error.kind == ErrorKind::Retriable && Instant::now() < deadline => {}
+                error => return error.map(|error| error.kind),
+            }
+        }
+    }
+
     /// Makes a call that must fail, and not only for now. Returns the kind of its error.
     pub(super) fn kind(&mut self, mut call: impl FnMut(&mut B) -> Token) -> ErrorKind {
         let deadline = Instant::now() + self.patience;
@@ -165,12 +182,12 @@ impl<B: Broker> Lane<B> {
     /// Joins and waits for this many tasks.
     pub(super) fn join(&mut self, tasks: usize) {
         self.broker.join();
-        self.until("the first assignment", |lane| lane.tasks.len() == tasks && !lane.fences.is_empty());
+        self.until("the first assignment", |lane| lane.tasks.len() == tasks);
     }
 
-    /// The newest fence.
-    pub(super) fn fence(&self) -> Fence {
-        *self.fences.last().expect("it has joined")
+    /// The fence of a task.
+    pub(super) fn fence(&self, task: i32) -> Fence {
+        self.fences[&task]
     }
 
     /// The committed offset of an input partition, once it is stable.

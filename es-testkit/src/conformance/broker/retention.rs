@@ -56,7 +56,7 @@ fn a_committed_offset_outlives_its_records<H: Harness>(harness: &mut H) {
     }
     let mut lane = Lane::ready(harness, 0);
     lane.join(1);
-    let fence = lane.fence();
+    let fence = lane.fence(0);
     lane.produce(0, &["x"]);
     lane.ok(|b| b.send_offsets(offset(0, 3, fence)));
     lane.commit();

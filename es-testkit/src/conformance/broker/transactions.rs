@@ -87,7 +87,7 @@ fn offsets_are_atomic_with_records<H: Harness>(harness: &mut H) {
     lane.join(1);
     assert_eq!(other.stable_offset(0), None);
     lane.produce(0, &["bad"]);
-    let fence = lane.fence();
+    let fence = lane.fence(0);
     lane.ok(|b| b.send_offsets(offset(0, 3, fence)));
     lane.abort();
     assert_eq!((other.stable_offset(0), harness.read_committed(events(0)).len()), (None, 0));
@@ -101,7 +101,7 @@ fn offsets_alone_are_a_transaction<H: Harness>(harness: &mut H) {
     harness.fresh(1);
     let mut lane = Lane::ready(harness, 0);
     lane.join(1);
-    let fence = lane.fence();
+    let fence = lane.fence(0);
     lane.ok(|b| b.produce(RecordBatch::new()));
     lane.ok(|b| b.send_offsets(offset(0, 9, fence)));
     lane.commit();
@@ -133,7 +133,7 @@ fn stable_offsets_wait_for_a_pending_transaction<H: Harness>(harness: &mut H) {
     harness.fresh(1);
     let (mut lane, mut other) = (Lane::ready(harness, 0), Lane::new(harness, 1));
     lane.join(1);
-    let fence = lane.fence();
+    let fence = lane.fence(0);
     lane.produce(0, &["1"]);
     lane.ok(|b| b.send_offsets(offset(0, 5, fence)));
     let token = other.broker.stable_offsets(vec![Place::new(Role::Commands, 0)]);
@@ -150,7 +150,7 @@ fn settling_the_dead_frees_offsets<H: Harness>(harness: &mut H) {
     harness.fresh(1);
     let (mut dead, mut heir) = (Lane::ready(harness, 0), Lane::new(harness, 1));
     dead.join(1);
-    let fence = dead.fence();
+    let fence = dead.fence(0);
     dead.produce(0, &["1"]);
     dead.ok(|b| b.send_offsets(offset(0, 5, fence)));
     Lane::ready(harness, 0);
