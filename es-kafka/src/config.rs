@@ -1,5 +1,7 @@
 //! What a lane must know to talk to Kafka, and the settings of its librdkafka clients.
 
+use crate::directory::Directory;
+use crate::streams::Security;
 use es_core::broker::{BrokerError, ErrorKind};
 use es_core::record::Role;
 use es_core::runner::Guarantee;
@@ -19,6 +21,9 @@ pub enum GroupProtocol {
     Classic,
     /// The broker's own assignment (KIP-848), for Kafka 4.0 and newer.
     Consumer,
+    /// A streams group (KIP-1071), for Kafka 4.2 and newer: the broker assigns standbys too, and tells everybody who has what. The
+    /// [`group_instance_id`](KafkaConfig::group_instance_id) is the member's id: a restarted member gets its tasks back at once.
+    Streams,
 }
 
 /// The settings of one lane's Kafka clients.
@@ -32,6 +37,20 @@ pub struct KafkaConfig {
     pub group_instance_id: Option<String>,
     /// How tasks are distributed.
     pub group_protocol: GroupProtocol,
+    /// The component's name, under which the endpoints of its group are told.
+    pub component: String,
+    /// The process, in a streams group: its members share what it can bear. Without it the member counts as a process of its own.
+    pub process_id: Option<String>,
+    /// Where this process answers queries, which the others of a streams group are told.
+    pub advertised: Option<(String, u16)>,
+    /// How often a member of a streams group says that it lives, where the broker does not want it more often.
+    pub heartbeat_interval: Duration,
+    /// How many copies of each task a streams group keeps beside the active one, as long as there are processes for them.
+    pub standby_replicas: u16,
+    /// How the broker of a streams group would create the changelog, if nobody had: settings of the topic.
+    pub changelog_settings: Vec<(String, String)>,
+    /// Where the endpoints of a streams group are noted.
+    pub(crate) directory: Directory,
     /// The lane's id for its transactions; no other living lane may have it.
     pub transactional_id: String,
     /// Exactly once or at least once.
@@ -41,7 +60,7 @@ pub struct KafkaConfig {
     /// The topics' names. A role that is missing is one that the component doesn't have.
     pub topics: BTreeMap<Role, String>,
     /// After how long without a heartbeat the group takes a member for dead. In the [`Consumer`](GroupProtocol::Consumer) protocol this
-    /// is the broker's to decide, and not sent.
+    /// is the broker's to decide, and not sent. In a streams group it is a setting of the group, within the broker's limits.
     pub session_timeout: Duration,
     /// After how long without a call of [`poll`](es_core::broker::Broker::poll) the lane counts as hung and loses its tasks.
     pub max_poll_interval: Duration,
@@ -106,6 +125,13 @@ impl KafkaConfig {
             group_id: group_id.to_owned(),
             group_instance_id: None,
             group_protocol: GroupProtocol::default(),
+            component: group_id.to_owned(),
+            process_id: None,
+            advertised: None,
+            heartbeat_interval: Duration::from_secs(1),
+            standby_replicas: 0,
+            changelog_settings: Vec::new(),
+            directory: Directory::default(),
             transactional_id: transactional_id.to_owned(),
             guarantee: Guarantee::default(),
             input,
@@ -132,6 +158,9 @@ impl KafkaConfig {
         }
         if !self.topics.contains_key(&self.input) {
             return Err(refused("topics", &format!("names no topic for {:?}, which is the input", self.input)));
+        }
+        if self.group_protocol == GroupProtocol::Streams {
+            Security::of(&self.extra)?;
         }
         for config in [self.reader(), self.membership(), self.producer(MAX_BATCH)] {
             config.create_native_config().map_err(|error| client_error(&error))?;
@@ -186,6 +215,8 @@ impl KafkaConfig {
                 .set("session.timeout.ms", millis(self.session_timeout))
                 .set("heartbeat.interval.ms", millis((self.session_timeout / 4).min(Duration::from_secs(3)))),
             GroupProtocol::Consumer => config.set("group.protocol", "consumer"),
+            // No consumer of librdkafka's is a member.
+            GroupProtocol::Streams => &mut config,
         };
         config
     }
@@ -233,6 +264,12 @@ impl fmt::Debug for KafkaConfig {
             .field("group_id", &self.group_id)
             .field("group_instance_id", &self.group_instance_id)
             .field("group_protocol", &self.group_protocol)
+            .field("component", &self.component)
+            .field("process_id", &self.process_id)
+            .field("advertised", &self.advertised)
+            .field("heartbeat_interval", &self.heartbeat_interval)
+            .field("standby_replicas", &self.standby_replicas)
+            .field("changelog_settings", &self.changelog_settings)
             .field("transactional_id", &self.transactional_id)
             .field("guarantee", &self.guarantee)
             .field("input", &self.input)
@@ -331,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_usual_settings_are_taken_in_every_mode() {
-        for group_protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        for group_protocol in [GroupProtocol::Classic, GroupProtocol::Consumer, GroupProtocol::Streams] {
             for guarantee in [Guarantee::ExactlyOnce, Guarantee::AtLeastOnce] {
                 assert_eq!(KafkaConfig { group_protocol, guarantee, ..config(&[]) }.check(), Ok(()));
             }

@@ -24,6 +24,15 @@ pub(crate) struct Owner {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Directory(Arc<Shared>);
 
+/// Handles are the same when their table is.
+impl PartialEq for Directory {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Directory {}
+
 #[derive(Debug, Default)]
 struct Shared {
     version: AtomicU64,
@@ -54,7 +63,10 @@ impl Directory {
             self.0.version.fetch_add(1, Ordering::Release);
         }
     }
+}
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the server that forwards queries reads it"))]
+impl Directory {
     /// The endpoint of the process that serves this partition, where one is known.
     pub(crate) fn owner(&self, component: &str, partition: i32) -> Option<String> {
         self.read(component, |known| known.owner.get(&partition).cloned()).flatten()

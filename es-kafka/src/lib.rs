@@ -10,7 +10,6 @@ mod client;
 mod component;
 pub mod config;
 mod connection;
-#[cfg_attr(not(test), expect(dead_code, reason = "the membership that writes it and the server that reads it come next"))]
 mod directory;
 #[cfg(feature = "embedded")]
 pub mod embedded;
@@ -28,6 +27,7 @@ mod reader;
 mod running;
 mod sender;
 pub mod settings;
+mod streams;
 #[cfg(test)]
 mod testing;
 mod tools;

@@ -53,6 +53,7 @@ impl Running {
         let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
         Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?;
         tracing::info!(app = settings.app, instance, "the application starts");
+        let settings = &connection.choose_protocol(settings)?;
         let shares = Shares::of(settings.memory_limit, parts.len());
         let stop = Arc::new(AtomicBool::new(false));
         let mut running = Running {

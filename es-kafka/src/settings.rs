@@ -18,9 +18,9 @@ mod value;
 
 pub(crate) use sources::topic_keys;
 pub use sources::{Origin, SettingError, SettingsError, Sources};
-pub use value::{BrokerKind, TopicCreation, Value};
+pub use value::{BrokerKind, GroupChoice, TopicCreation, Value};
 
-use crate::config::{GroupProtocol, is_secret};
+use crate::config::is_secret;
 use crate::memory;
 use crate::topics::topic_key;
 use es_core::envelope::HeaderStyle;
@@ -106,8 +106,11 @@ settings! {
     state_dir: PathBuf = "state.dir", "state";
     /// What a crash may do to the results.
     guarantee: Guarantee = "guarantee", "exactly-once";
-    /// How processes share the partitions. `consumer` is KIP-848 and needs Kafka 4.0.
-    group_protocol: GroupProtocol = "group.protocol", "classic";
+    /// How processes share the partitions. `streams` is KIP-1071 and needs Kafka 4.2, `consumer` is KIP-848 and needs Kafka 4.0; `auto` is `streams`
+    /// where the brokers have it, else `classic`. A group cannot change over: `groups copy-offsets` copies its offsets to another.
+    group_protocol: GroupChoice = "group.protocol", "classic";
+    /// How many copies of each partition's state other processes keep, so that they can take it over at once. Needs a streams group and a changelog.
+    num_standby_replicas: u16 = "num.standby.replicas", "0";
     /// The longest time that a batch gathers inputs before it is committed.
     commit_interval: Duration = "commit.interval", "100ms";
     /// The most inputs in one transaction.
@@ -123,8 +126,11 @@ settings! {
     max_command_bytes: u64 = "max.command.bytes", "1MiB";
     /// What the process may take in memory, roughly: decoded states get a third of it, the rest is for the local store, reading ahead and batches.
     memory_limit: u64 = "memory.limit", "160MiB";
-    /// How long a process may be silent before its partitions go to others.
+    /// How long a process may be silent before its partitions go to others. With streams groups within the brokers' limits, which are 45 s and more
+    /// unless `group.streams.min.session.timeout.ms` is lowered there.
     session_timeout: Duration = "session.timeout", "10s";
+    /// How often a process says that it lives, in a streams group.
+    heartbeat_interval: Duration = "heartbeat.interval", "1s";
     /// How long the loop may take between two reads before its partitions go to others.
     max_poll_interval: Duration = "max.poll.interval", "5m";
     /// How long a transaction may be open before the broker aborts it.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 pub(crate) const TESTS: &[BrokerTest] = &[
     ("a_revocation_waits_for_the_lane_in_a_classic_group", |kafka| a_revocation_waits_for_the_lane(kafka, GroupProtocol::Classic)),
     ("a_revocation_waits_for_the_lane_in_a_kip_848_group", |kafka| a_revocation_waits_for_the_lane(kafka, GroupProtocol::Consumer)),
+    ("a_revocation_waits_for_the_lane_in_a_streams_group", |kafka| a_revocation_waits_for_the_lane(kafka, GroupProtocol::Streams)),
     ("offsets_of_a_former_generation_are_refused", offsets_of_a_former_generation_are_refused),
     ("a_static_member_that_died_gets_its_tasks_back", a_static_member_that_died_gets_its_tasks_back),
     ("a_static_member_of_a_kip_848_group_waits_for_its_former_session", a_static_member_of_a_kip_848_group_waits),
