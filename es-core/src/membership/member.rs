@@ -75,6 +75,8 @@ pub struct Member {
     due: Duration,
     /// When the last heartbeat was sent that was answered.
     heard: Option<Duration>,
+    /// When it asks for all its tasks anew, since a late copy of an unanswered heartbeat may have been answered to nobody.
+    refresh: Option<Duration>,
     failures: u32,
     broken_since: Option<Duration>,
     events: VecDeque<Event>,
@@ -94,6 +96,7 @@ impl Member {
             under_way: None,
             due: Duration::ZERO,
             heard: None,
+            refresh: None,
             failures: 0,
             broken_since: None,
             events: VecDeque::new(),
@@ -193,6 +196,10 @@ impl Member {
     /// The heartbeat that is to be sent now, if one is.
     pub fn poll_heartbeat(&mut self, now: Duration) -> Option<Heartbeat> {
         self.watch_session(now);
+        if self.refresh.is_some_and(|at| now >= at) && self.state == MemberState::In && self.under_way.is_none() && !self.must_not_join() {
+            (self.refresh, self.due) = (None, now);
+            self.become_state(MemberState::Joining);
+        }
         if self.under_way.is_some() || now < self.due {
             return None;
         }
@@ -223,7 +230,8 @@ impl Member {
             _ => false,
         };
         let sends = (self.under_way.is_none() && !idle).then_some(self.due);
-        sends.into_iter().chain(self.session_end()).min()
+        let refresh = self.refresh.filter(|_| self.state == MemberState::In && self.under_way.is_none() && !self.must_not_join());
+        sends.into_iter().chain(refresh).chain(self.session_end()).min()
     }
 
     /// The next thing that the lane is to be told.
@@ -282,6 +290,7 @@ impl Member {
             }
             Failure::Broken(why) if now >= broken_since + PATIENCE => self.fail(why),
             Failure::NoAnswer(_) | Failure::Broken(_) => {
+                self.refresh = Some(now + self.session);
                 if self.state == MemberState::In {
                     self.become_state(MemberState::Joining);
                 }
@@ -408,11 +417,13 @@ impl Member {
     fn begin_to_join(&mut self, now: Duration) {
         self.become_state(MemberState::Joining);
         (self.epoch, self.heard, self.due) = (JOIN, None, now);
+        // A former life of the same name may have left heartbeats on their way.
+        self.refresh = Some(now + self.session);
     }
 
     fn out(&mut self) {
         self.become_state(MemberState::Out);
-        (self.epoch, self.heard, self.under_way) = (JOIN, None, None);
+        (self.epoch, self.heard, self.under_way, self.refresh) = (JOIN, None, None, None);
         self.told = None;
         (self.failures, self.broken_since) = (0, None);
     }

@@ -20,12 +20,18 @@
 //! given up. So nobody joins while the lane still holds a revoked or a lost task; and a task that is missing from the answer to a join
 //! may be somebody else's already: it is *lost*, where in an answer to another heartbeat it is *revoked*.
 //!
+//! **An answer that nobody hears takes its news with it.** The coordinator tells of a change once, and it may take a heartbeat long after its sender has
+//! given it up. So after a lost answer the member joins at once, and once more when a late copy can come no more; after a first join, too, since a
+//! former life of the same name may have left something on its way.
+//!
 //! **Each task has the epoch at which it was assigned as its fence.** The broker takes offsets under any epoch from that of the task's assignment
 //! to the member's present one, and under the present one even offsets of tasks that the member has not (tried on Kafka 4.3.1). So offsets
 //! are never sent under a newer epoch than the one by which the task is known to be ours. If the broker refuses such a fence as out of date, the
 //! task was somebody else's meanwhile: it is lost, and comes again under the present epoch.
 
 mod member;
+#[cfg(test)]
+mod tests;
 
 pub use member::{Member, MemberState};
 
