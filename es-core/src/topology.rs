@@ -34,6 +34,8 @@ pub struct Topology {
     /// What it does.
     pub kind: Kind,
     topics: BTreeMap<Role, String>,
+    /// Where it is not `<app>-<component>`.
+    group: Option<String>,
 }
 
 impl Topology {
@@ -59,7 +61,7 @@ impl Topology {
             (Role::Changelog, format!("{app}-{}-v{}-changelog", A::NAME, A::VERSION)),
             (Role::DeadLetters, format!("{app}-dead-letters")),
         ]);
-        Topology { app: app.to_owned(), component: A::NAME.to_owned(), version: A::VERSION, kind, topics }
+        Topology { app: app.to_owned(), component: A::NAME.to_owned(), version: A::VERSION, kind, topics, group: None }
     }
 
     /// Names a topic otherwise.
@@ -90,9 +92,14 @@ impl Topology {
         }
     }
 
+    /// Names the group otherwise.
+    pub fn set_group(&mut self, name: impl Into<String>) {
+        self.group = Some(name.into());
+    }
+
     /// The consumer group.
     pub fn group(&self) -> String {
-        format!("{}-{}", self.app, self.component)
+        self.group.clone().unwrap_or_else(|| format!("{}-{}", self.app, self.component))
     }
 
     /// The store's name; of another version is another store.

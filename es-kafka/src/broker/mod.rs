@@ -38,6 +38,7 @@ use transactions::{Call, Calls, Transactions};
 
 pub use es_core::broker::*;
 use es_core::record::{Place, RecordBatch};
+pub(crate) use requests::stable_offsets;
 
 /// How long dropping the port may take. What hangs longer is left to the end of the process.
 const GOODBYE: Duration = Duration::from_secs(6);
