@@ -37,6 +37,22 @@ impl<'a> Process<'a> {
         Process { settings: settings.to_vec(), ..Process::new(kafka) }
     }
 
+    /// The same application in another process, with a state folder of its own.
+    pub(crate) fn twin(&self) -> Process<'a> {
+        Process { kafka: self.kafka, name: self.name.clone(), folder: tempfile::tempdir().unwrap(), settings: self.settings.clone() }
+    }
+
+    /// With these variables too.
+    pub(crate) fn also(mut self, settings: &[(&'static str, &'static str)]) -> Self {
+        self.settings.extend(settings);
+        self
+    }
+
+    /// The group of its aggregate.
+    pub(crate) fn group(&self) -> String {
+        format!("{}-account", self.name)
+    }
+
     /// The name of one of its topics.
     pub(crate) fn topic(&self, role: &str) -> String {
         format!("{}-account-{role}", self.name)
@@ -90,10 +106,15 @@ impl Running {
         child.wait().unwrap();
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.0.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
     /// SIGTERM, and waits for the end.
     pub(crate) fn terminate(self) -> Ended {
-        let id = self.0.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.signal("TERM");
         self.wait()
     }
 
