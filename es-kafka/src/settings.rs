@@ -110,7 +110,7 @@ settings! {
     guarantee: Guarantee = "guarantee", "exactly-once";
     /// How processes share the partitions. `streams` is KIP-1071 and needs Kafka 4.2, `consumer` is KIP-848 and needs Kafka 4.0; `auto` is `streams`
     /// where the brokers have it, else `classic`. A group cannot change over: `groups copy-offsets` copies its offsets to another.
-    group_protocol: GroupChoice = "group.protocol", "classic";
+    group_protocol: GroupChoice = "group.protocol", "auto";
     /// How many copies of each partition's state other processes keep, so that they can take it over at once. Needs a streams group and a changelog.
     num_standby_replicas: u16 = "num.standby.replicas", "0";
     /// The longest time that a batch gathers inputs before it is committed.

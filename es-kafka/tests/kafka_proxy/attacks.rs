@@ -192,7 +192,7 @@ fn a_black_hole_past_the_transactions_timeout_is_recovered_from(_: &Server) {
 
 fn coordinators_that_move_or_load_are_asked_again(_: &Server) {
     let world = World::turn();
-    let mut bank = Bank::start(&world, &[]);
+    let mut bank = Bank::start(&world, &[("group.protocol", "classic")]);
     let codes = [ErrorCode::COORDINATOR_LOADING, ErrorCode::COORDINATOR_NOT_AVAILABLE, ErrorCode::NOT_COORDINATOR];
     for api in [Api::ADD_PARTITIONS_TO_TXN, Api::ADD_OFFSETS_TO_TXN, Api::TXN_OFFSET_COMMIT, Api::END_TXN] {
         for code in codes {

@@ -129,6 +129,8 @@ pub(super) struct Plan {
     pub(super) slow_disk: u64,
     pub(super) clocks: Clocks,
     pub(super) table: Option<TablePlan>,
+    /// Whether the group is a streams group, with a fence for each task.
+    pub(super) task_fences: bool,
 }
 
 impl Plan {
@@ -173,6 +175,8 @@ impl Plan {
             3 => Some(TablePlan::OverLedger(BadRows::Stop)),
             _ => None,
         };
+        // From a copy: what else a seed decides stays as it was.
+        let task_fences = random.clone().split().chance(500);
         Plan {
             processes: random.between(2, 3),
             settings,
@@ -187,6 +191,7 @@ impl Plan {
             slow_disk: random.pick(&[0, 0, 300, 900]),
             clocks,
             table,
+            task_fences,
         }
     }
 

@@ -425,6 +425,7 @@ fn setup(
         transaction_timeout: plan.transaction_timeout,
         max_records: plan.max_records,
         guarantee: plan.settings.guarantee,
+        task_fences: plan.task_fences,
         ..ClientConfig::of(&topology, "")
     };
     let bad_rows = match plan.table {
