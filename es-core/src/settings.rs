@@ -119,3 +119,37 @@ pub struct Stats {
     /// Times when an outcome was unknown and the log had to decide.
     pub unknown_outcomes: u64,
 }
+
+impl std::ops::AddAssign for Stats {
+    /// Takes together what two runners have done.
+    fn add_assign(&mut self, other: Stats) {
+        let Stats {
+            inputs,
+            accepted,
+            events,
+            rejected,
+            nothing,
+            conflicts,
+            duplicates,
+            replayed,
+            dead_letters,
+            committed_inputs,
+            commits,
+            aborts,
+            unknown_outcomes,
+        } = other;
+        self.inputs += inputs;
+        self.accepted += accepted;
+        self.events += events;
+        self.rejected += rejected;
+        self.nothing += nothing;
+        self.conflicts += conflicts;
+        self.duplicates += duplicates;
+        self.replayed += replayed;
+        self.dead_letters += dead_letters;
+        self.committed_inputs += committed_inputs;
+        self.commits += commits;
+        self.aborts += aborts;
+        self.unknown_outcomes += unknown_outcomes;
+    }
+}

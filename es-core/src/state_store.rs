@@ -17,6 +17,9 @@ pub enum StoreError {
     /// Another process holds the folder.
     #[error("the state store is in use: {0}")]
     Locked(String),
+    /// Another lane of this process has not closed the task yet: try again, it will soon.
+    #[error("another lane has the task still open: {0}")]
+    Busy(String),
 }
 
 /// The longest key, in bytes. The shortest has one byte.
@@ -116,10 +119,10 @@ pub trait StateStore {
     /// A consistent view.
     type Snapshot: StoreSnapshot + 'static;
 
-    /// Opens the space of this task, creating it if need be. Opening what is open is an error.
+    /// Opens the space of this task, creating it if need be. A space is open in one store of a process at a time.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// [`StoreError::Busy`] while another store of this process has it open; else when it cannot be opened, or is open here already.
     fn open(&mut self, task: i32) -> Result<(), StoreError>;
 
     /// Reads a key: the newest write that has *completed* (a later one may or may not show).

@@ -301,6 +301,10 @@ pub(crate) fn client(bootstrap_servers: &str, extra: &BTreeMap<String, String>) 
         config.set(key, value);
     }
     config.set("bootstrap.servers", bootstrap_servers);
+    if !extra.contains_key("reconnect.backoff.max.ms") {
+        // As Kafka's own clients have it: librdkafka's ten seconds are how long a broker that is back would not be noticed.
+        config.set("reconnect.backoff.max.ms", "1000");
+    }
     config
 }
 

@@ -5,6 +5,7 @@ use crate::broker::KafkaBroker;
 use crate::connection::{Connection, kafka_config};
 use crate::memory::Shares;
 use crate::settings::Settings;
+use crate::status::LaneStatus;
 use es_core::broker::Broker;
 use es_core::clock::Clock;
 use es_core::runner::{Runner, Stats};
@@ -33,27 +34,10 @@ pub(crate) struct Lane {
     pub(crate) folder: Option<StoreFolder>,
     /// The process's name among its group.
     pub(crate) instance: String,
+    /// Its number within the component, from 0.
     pub(crate) number: usize,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) status: Arc<Mutex<LaneStatus>>,
-}
-
-/// What a lane is doing and has done.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LaneStatus {
-    /// The component.
-    pub component: String,
-    /// What it has done so far.
-    pub stats: Stats,
-    /// The partitions that it has.
-    pub tasks: usize,
-    /// Those of them that process inputs.
-    pub running: usize,
-    /// Records that were read for a restore, and how many there are, over the partitions that are being restored.
-    pub restoring: Option<(u64, u64)>,
-    /// Whether it has partitions, and all that was readable of them is processed, committed and stored.
-    pub idle: bool,
 }
 
 /// Runs a lane on this thread until it is told to stop, or fails.
@@ -133,7 +117,7 @@ fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S,
     let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
     status.stats = *runner.stats();
     (status.tasks, status.running, status.restoring) = (tasks, running, restoring);
-    status.idle = tasks > 0 && runner.is_idle();
+    status.idle = runner.is_idle();
 }
 
 /// The engine's part of the settings.

@@ -4,6 +4,7 @@
 pub mod admin;
 mod app;
 pub mod broker;
+mod classic_group;
 #[cfg(feature = "cli")]
 mod cli;
 mod client;
@@ -16,6 +17,7 @@ pub mod embedded;
 mod error;
 mod exit;
 mod ffi;
+mod former;
 mod lane;
 mod memory;
 mod panics;
@@ -27,6 +29,7 @@ mod reader;
 mod running;
 mod sender;
 pub mod settings;
+mod status;
 mod streams;
 #[cfg(test)]
 mod testing;
@@ -40,10 +43,10 @@ pub use clap;
 pub use es_core::__private::{AggregateEsKafka as Aggregate, CommandEsKafka as Command, event_es_kafka as event};
 pub use es_core::*;
 pub use exit::Exit;
-pub use lane::LaneStatus;
 pub use running::Running;
 pub use sender::Sender;
 pub use settings::Settings;
+pub use status::{ComponentStatus, LaneStatus};
 
 /// The README's examples are tests.
 #[cfg(doctest)]

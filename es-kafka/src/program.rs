@@ -124,7 +124,7 @@ fn serve(app: &App) -> Result<Exit, AppError> {
             running.ask_to_stop();
         }
         if stopping.is_none() && running.has_ended() {
-            // One component has failed: the others settle, and the process ends with its error.
+            // A component has no lane left that works, or the store has failed: the others settle, and the process ends with the error.
             stopping = Some(Instant::now());
             running.ask_to_stop();
         }

@@ -1,6 +1,6 @@
 //! Progress on stderr: a bar for a restore on a terminal, lines in the log otherwise, and a closing line.
 
-use crate::lane::LaneStatus;
+use crate::status::ComponentStatus;
 use es_core::runner::Stats;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// The pause between two lines in the log.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Shows what the lanes are doing.
+/// Shows what the components are doing.
 pub(crate) struct Progress {
     app: String,
     bar: Option<ProgressBar>,
@@ -26,8 +26,8 @@ impl Progress {
         Progress { app: app.to_owned(), bar: None, terminal: io::stderr().is_terminal(), started: now, told: now, serving: None }
     }
 
-    pub(crate) fn show(&mut self, lanes: &[LaneStatus]) {
-        let restoring = lanes.iter().filter_map(|lane| lane.restoring).reduce(|a, b| (a.0 + b.0, a.1 + b.1));
+    pub(crate) fn show(&mut self, components: &[ComponentStatus]) {
+        let restoring = components.iter().filter_map(|component| component.restoring).reduce(|a, b| (a.0 + b.0, a.1 + b.1));
         match restoring {
             Some((done, all)) if self.terminal => {
                 let bar = self.bar.get_or_insert_with(bar);
@@ -41,8 +41,8 @@ impl Progress {
             Some(_) => {}
             None => self.bar.take().into_iter().for_each(|bar| bar.finish_and_clear()),
         }
-        let all_run = restoring.is_none() && lanes.iter().all(|lane| lane.tasks > 0 && lane.running == lane.tasks);
-        let serving = all_run.then(|| lanes.iter().map(|lane| lane.tasks).sum());
+        let all_run = restoring.is_none() && components.iter().all(ComponentStatus::is_processing);
+        let serving = all_run.then(|| components.iter().map(|component| component.tasks).sum());
         if let Some(partitions) = serving.filter(|_| serving != self.serving) {
             tracing::info!(partitions, after = ?self.started.elapsed(), "processing");
         }

@@ -1,21 +1,27 @@
-//! An application that runs: its lanes, each on a thread of its own.
+//! An application that runs: the lanes of its components, each on a thread of its own.
+//!
+//! A lane that fails ends alone: it tells why at once, its group gives its partitions to the others, and what it may have left open on the broker is ended
+//! under its own id. The application goes on as long as each component has a lane that works. What concerns all lanes, a store that has failed, ends it.
 
 use crate::app::AppError;
 use crate::component::Part;
-use crate::connection::Connection;
-use crate::lane::{Lane, LaneStatus};
+use crate::connection::{Connection, transactional_id};
+use crate::former;
+use crate::lane::Lane;
 use crate::memory::Shares;
 use crate::panics;
 use crate::settings::Settings;
+use crate::status::{ComponentStatus, LaneStatus};
 use crate::topics::Plan;
-use es_core::runner::Stats;
+use es_core::runner::{Guarantee, RunnerError, Stats};
 use es_core::state_store::StoreError;
+use es_core::task::TaskError;
 use es_core::topology::Topology;
 use es_store::{StoreFolder, StoreOptions};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -25,20 +31,27 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// An application that runs, started by [`App::start`](crate::App::start). Dropping it stops it.
 pub struct Running {
-    lanes: Vec<Handle>,
+    components: Vec<Handles>,
     stop: Arc<AtomicBool>,
+    /// Something has failed that concerns all lanes.
+    broken: Arc<AtomicBool>,
     #[cfg(feature = "embedded")]
     connection: Connection,
 }
 
-struct Handle {
+/// The lanes of one component.
+struct Handles {
     component: String,
+    lanes: Vec<Handle>,
+}
+
+struct Handle {
     thread: Option<JoinHandle<Result<Stats, AppError>>>,
     status: Arc<Mutex<LaneStatus>>,
 }
 
 impl Running {
-    /// Prepares topics and state folder, and starts a lane for each component.
+    /// Prepares topics and state folder, ends what former lives of this process have left open, and starts the lanes of each component.
     pub(crate) fn start(settings: &Settings, parts: &[Part], connection: &Connection) -> Result<Self, AppError> {
         let (folder, instance) = match connection {
             Connection::Kafka => {
@@ -51,52 +64,67 @@ impl Running {
         };
         let admin = connection.admin(settings)?;
         let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
-        Plan::make(&topologies, settings, &*admin)?.prepare(settings.topics_create, &*admin)?;
-        tracing::info!(app = settings.app, instance, "the application starts");
+        let plan = Plan::make(&topologies, settings, &*admin)?;
+        plan.prepare(settings.topics_create, &*admin)?;
+        // A lane more than there are partitions would never have any.
+        let lanes = |topology: &Topology| {
+            let partitions = topology.topic(topology.input()).and_then(|input| plan.partitions(input));
+            settings.threads.count().min(partitions.unwrap_or(1).max(1) as usize)
+        };
+        let counts: Vec<usize> = topologies.iter().map(lanes).collect();
+        tracing::info!(app = settings.app, instance, lanes = ?counts, "the application starts");
         let settings = &connection.choose_protocol(settings)?;
-        let shares = Shares::of(settings.memory_limit, parts.len());
-        let stop = Arc::new(AtomicBool::new(false));
         let mut running = Running {
-            lanes: Vec::new(),
-            stop: stop.clone(),
+            components: Vec::new(),
+            stop: Arc::default(),
+            broken: Arc::default(),
             #[cfg(feature = "embedded")]
             connection: connection.clone(),
         };
-        for Part { topology, component } in parts {
-            let name = topology.component.clone();
-            let status = Arc::new(Mutex::new(LaneStatus { component: name.clone(), ..LaneStatus::default() }));
-            let lane = Lane {
-                topology: topology.clone(),
-                settings: settings.clone(),
-                shares,
-                connection: connection.clone(),
-                folder: folder.clone(),
-                instance: instance.clone(),
-                number: 0,
-                stop: stop.clone(),
-                status: status.clone(),
-            };
-            let component = Arc::clone(component);
-            let thread = thread::Builder::new().name(format!("{}{name}", panics::LANE)).spawn(move || {
-                let name = lane.topology.component.clone();
-                catch_unwind(AssertUnwindSafe(|| component.run(lane)))
-                    .unwrap_or_else(|payload| Err(AppError::Panicked { component: name, message: panics::message(&*payload) }))
-            });
-            let thread = thread.map_err(|e| AppError::Setup(format!("the thread of `{name}` cannot be started: {e}")))?;
-            running.lanes.push(Handle { component: name, thread: Some(thread), status });
-        }
-        // The database is opened while the lanes initialise their producers and join their groups.
+        thread::scope(|scope| {
+            // The database is opened while former transactions are ended, and while the lanes initialise their producers and join their groups.
+            if let Some(folder) = &folder {
+                scope.spawn(|| folder.ready());
+                let ids = topologies.iter().zip(&counts).flat_map(|(topology, count)| {
+                    let count = if settings.guarantee == Guarantee::ExactlyOnce { *count } else { 0 };
+                    (0..count).map(|lane| transactional_id(topology, &instance, lane))
+                });
+                end_former(folder, ids.collect(), settings, connection)?;
+            }
+            let shares = Shares::of(settings.memory_limit, counts.iter().sum());
+            for (part, count) in parts.iter().zip(&counts) {
+                let working = Arc::new(AtomicUsize::new(*count));
+                let lane = |number: usize| Lane {
+                    topology: part.topology.clone(),
+                    settings: settings.clone(),
+                    shares,
+                    connection: connection.clone(),
+                    folder: folder.clone(),
+                    instance: instance.clone(),
+                    number,
+                    stop: running.stop.clone(),
+                    status: Arc::default(),
+                };
+                let mut handles = Handles { component: part.topology.component.clone(), lanes: Vec::new() };
+                for lane in (0..*count).map(lane) {
+                    handles.lanes.push(spawn(part, lane, working.clone(), running.broken.clone())?);
+                }
+                running.components.push(handles);
+            }
+            Ok::<(), AppError>(())
+        })?;
         folder.map_or(Ok(()), |folder| folder.ready())?;
         Ok(running)
     }
 
-    /// What each lane is doing and has done.
-    pub fn status(&self) -> Vec<LaneStatus> {
-        self.lanes.iter().map(|lane| lane.status.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    /// What each component is doing and has done, with its lanes.
+    pub fn status(&self) -> Vec<ComponentStatus> {
+        let status = |Handles { component, lanes }: &Handles| ComponentStatus::of(component, lanes.iter().map(Handle::status).collect());
+        self.components.iter().map(status).collect()
     }
 
-    /// Waits until `done` says so of the lanes, a lane has ended, or the time is over. Returns whether `done` said so.
-    pub fn wait_until(&self, timeout: Duration, mut done: impl FnMut(&[LaneStatus]) -> bool) -> bool {
+    /// Waits until `done` says so of the components, the application [has ended](Self::has_ended), or the time is over. Returns whether `done` said so.
+    pub fn wait_until(&self, timeout: Duration, mut done: impl FnMut(&[ComponentStatus]) -> bool) -> bool {
         let until = Instant::now() + timeout;
         loop {
             if done(&self.status()) {
@@ -123,36 +151,43 @@ impl Running {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a lane has ended: by itself it does so only when it has failed.
+    /// Whether it cannot go on: a component has no lane left that works, or a failure concerns all of them. By itself that happens only when
+    /// something has failed. A lane that fails alone ends nothing but itself; [`status`](Self::status) tells of it.
     pub fn has_ended(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.thread.as_ref().is_none_or(JoinHandle::is_finished))
+        self.broken.load(Ordering::Relaxed) || self.components.iter().any(|component| component.lanes.iter().all(Handle::has_ended))
     }
 
     /// Whether all lanes have ended.
     pub fn have_all_ended(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.thread.as_ref().is_none_or(JoinHandle::is_finished))
+        self.components.iter().flat_map(|component| &component.lanes).all(Handle::has_returned)
     }
 
     /// Stops the lanes, waits for them, and returns what each component has done. It waits for as long as that takes; the engine itself gives
     /// up after the setting `shutdown.timeout`.
     ///
     /// # Errors
-    /// Why the first of the lanes that failed has failed.
+    /// Why the first of the lanes that failed has failed, however long ago.
     pub fn stop(mut self) -> Result<Vec<(String, Stats)>, AppError> {
         self.ask_to_stop();
         self.join()
     }
 
     fn join(&mut self) -> Result<Vec<(String, Stats)>, AppError> {
-        let mut ended = Vec::new();
-        for lane in &mut self.lanes {
-            let Some(thread) = lane.thread.take() else { continue };
-            let result = thread.join().unwrap_or_else(|payload| {
-                Err(AppError::Panicked { component: lane.component.clone(), message: panics::message(&*payload) })
-            });
-            ended.push(result.map(|stats| (lane.component.clone(), stats)));
+        let (mut done, mut failed) = (Vec::new(), None);
+        for Handles { component, lanes } in &mut self.components {
+            let mut sum = Stats::default();
+            for thread in lanes.iter_mut().filter_map(|lane| lane.thread.take()) {
+                let panicked = |payload: Box<dyn std::any::Any + Send>| {
+                    Err(AppError::Panicked { component: component.clone(), message: panics::message(&*payload) })
+                };
+                match thread.join().unwrap_or_else(panicked) {
+                    Ok(stats) => sum += stats,
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+            done.push((component.clone(), sum));
         }
-        ended.into_iter().collect()
+        failed.map_or(Ok(done), Err)
     }
 }
 
@@ -165,12 +200,83 @@ impl Drop for Running {
     }
 }
 
+impl Handle {
+    fn status(&self) -> LaneStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it works no more.
+    fn has_ended(&self) -> bool {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).ended || self.has_returned()
+    }
+
+    /// Whether its thread has returned.
+    fn has_returned(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+/// Initialises the ids of the former life of this process, and keeps `ids`, those of the present one, for the next. So nothing of the former life takes
+/// effect any more when the first lane asks for an offset, however many lanes it had.
+fn end_former(folder: &StoreFolder, ids: Vec<String>, settings: &Settings, connection: &Connection) -> Result<(), AppError> {
+    let former = folder.transactional_ids()?;
+    let mut both = former.clone();
+    both.extend(ids.iter().filter(|id| !former.contains(id)).cloned());
+    folder.set_transactional_ids(&both)?;
+    former::end(connection, settings, &former)?;
+    folder.set_transactional_ids(&ids)?;
+    Ok(())
+}
+
+/// Starts a lane. `working` counts those of its component that work.
+fn spawn(part: &Part, lane: Lane, working: Arc<AtomicUsize>, broken: Arc<AtomicBool>) -> Result<Handle, AppError> {
+    let (component, status) = (Arc::clone(&part.component), lane.status.clone());
+    let (name, number) = (lane.topology.component.clone(), lane.number);
+    *status.lock().unwrap_or_else(PoisonError::into_inner) = LaneStatus { component: name.clone(), lane: number, ..LaneStatus::default() };
+    let thread = thread::Builder::new().name(format!("{}{name}-{number}", panics::LANE)).spawn(move || {
+        let (topology, settings, connection) = (lane.topology.clone(), lane.settings.clone(), lane.connection.clone());
+        let (instance, status, stop) = (lane.instance.clone(), lane.status.clone(), lane.stop.clone());
+        let panicked = |payload: Box<dyn std::any::Any + Send>| {
+            Err(AppError::Panicked { component: topology.component.clone(), message: panics::message(&*payload) })
+        };
+        let ended = catch_unwind(AssertUnwindSafe(|| component.run(lane))).unwrap_or_else(panicked);
+        let others = working.fetch_sub(1, Ordering::SeqCst) - 1;
+        if let Err(error) = &ended {
+            let component = &topology.component;
+            match others {
+                _ if concerns_all(error) => {
+                    tracing::error!(component, lane = number, %error, "a lane has failed by what concerns all lanes: the application ends");
+                    broken.store(true, Ordering::Relaxed);
+                }
+                0 => tracing::error!(component, lane = number, %error, "the last lane of the component has failed: the application ends"),
+                _ => tracing::error!(component, lane = number, others, %error, "a lane has failed: its partitions go to the others, which go on"),
+            }
+        }
+        status.lock().unwrap_or_else(PoisonError::into_inner).end(ended.as_ref().err().map(ToString::to_string));
+        // Who takes its partitions over need not wait until the broker ends its transaction. The last one's ends with the next start.
+        if ended.is_err() && others > 0 && settings.guarantee == Guarantee::ExactlyOnce && !stop.load(Ordering::Relaxed) {
+            let id = transactional_id(&topology, &instance, number);
+            if let Err(error) = former::end(&connection, &settings, &[id]) {
+                tracing::warn!(component = topology.component, lane = number, %error, "the broker ends what the lane has left open");
+            }
+        }
+        ended
+    });
+    let thread = thread.map_err(|e| AppError::Setup(format!("the thread of lane {number} of `{name}` cannot be started: {e}")))?;
+    Ok(Handle { thread: Some(thread), status })
+}
+
+/// Whether an error of one lane is one of all: they share the store.
+fn concerns_all(error: &AppError) -> bool {
+    matches!(error, AppError::Store(_) | AppError::Component { error: RunnerError::Task(TaskError::Store { .. }), .. })
+}
+
 /// Locks the state folder. A damaged database is deleted: the state is restored from the log.
 fn claim_folder(settings: &Settings) -> Result<StoreFolder, StoreError> {
     if settings.state_dir.is_file() {
         return Err(StoreError::Failed(format!("`{}` is a file, and the state folder must be a folder", settings.state_dir.display())));
     }
-    // The database's shares do not depend on the number of components.
+    // The database's shares do not depend on the number of lanes.
     let Shares { blocks: cache_bytes, memtables: memtable_bytes, .. } = Shares::of(settings.memory_limit, 1);
     StoreFolder::claim(&settings.state_dir, StoreOptions { cache_bytes, memtable_bytes, discard_damaged: true, ..StoreOptions::default() })
 }
@@ -192,5 +298,124 @@ mod tests {
         settings.state_dir = file.path().to_owned();
         let error = claim_folder(&settings).err().unwrap().to_string();
         assert!(error.ends_with(&format!("`{}` is a file, and the state folder must be a folder", file.path().display())), "{error}");
+    }
+    #[cfg(feature = "embedded")]
+    mod embedded {
+        use crate::embedded::Embedded;
+        use crate::settings::Threads;
+        use crate::{App, AppError, Settings};
+        use es_core::{Aggregate, Command, Context, Decide, Decision, Fold, Folds, emit, event};
+        use serde::{Deserialize, Serialize, Serializer};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        use std::time::Duration;
+
+        const LONG: Duration = Duration::from_secs(30);
+
+        #[event(aggregate = "account")]
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum AccountEvent {
+            Moved { by: i64 },
+        }
+
+        #[derive(Command, Clone, Debug, PartialEq)]
+        pub enum AccountCommand {
+            Move { by: i64 },
+        }
+
+        /// Panics when it is written while this is set, once: outside of what the engine catches.
+        static PANICS: AtomicBool = AtomicBool::new(false);
+
+        #[derive(Aggregate, Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[aggregate(id = String, event = AccountEvent, version = 1)]
+        struct Account {
+            #[serde(serialize_with = "write")]
+            balance: i64,
+        }
+
+        fn write<S: Serializer>(balance: &i64, to: S) -> Result<S::Ok, S::Error> {
+            assert!(!PANICS.swap(false, Ordering::SeqCst), "the test asked for it");
+            to.serialize_i64(*balance)
+        }
+
+        impl Fold<Moved> for Account {
+            fn fold(&mut self, Moved { by }: Moved) {
+                self.balance += by;
+            }
+        }
+
+        impl Decide for Account {
+            type Command = AccountCommand;
+            type Rejection = ();
+
+            fn decide(&self, command: &AccountCommand, _: &Context<'_>) -> Decision<Self> {
+                let AccountCommand::Move { by } = *command;
+                emit(Moved { by })
+            }
+        }
+
+        fn app(threads: usize, partitions: i32) -> App {
+            let mut settings = Settings::new("bank");
+            settings.set("broker", "embedded").unwrap();
+            settings.threads = Threads::Count(threads);
+            settings.partitions = partitions;
+            settings.commit_interval = Duration::from_millis(5);
+            settings.session_timeout = Duration::from_millis(500);
+            App::with_settings(settings).aggregate::<Account>().embedded(Embedded::new())
+        }
+
+        #[test]
+        fn no_more_lanes_are_started_than_there_are_partitions() {
+            let running = app(9, 2).start().unwrap();
+            let lanes: Vec<usize> = running.status()[0].lanes.iter().map(|lane| lane.lane).collect();
+            assert_eq!(lanes, [0, 1]);
+            assert!(
+                running.wait_until(LONG, |components| components[0].lanes.iter().all(|lane| lane.running == 1)),
+                "{:?}",
+                running.status()
+            );
+            running.stop().unwrap();
+        }
+
+        #[test]
+        fn a_lane_that_fails_leaves_the_others_alone_and_is_told_at_the_end() {
+            let app = app(3, 6);
+            let running = app.start().unwrap();
+            let mut sender = app.sender::<Account>().unwrap();
+            let mut send = |numbers: std::ops::Range<usize>| {
+                for number in numbers {
+                    sender.send(&format!("acct-{}", number % 60), &format!("command-{number}"), &AccountCommand::Move { by: 1 }).unwrap();
+                }
+                sender.flush(Duration::ZERO).unwrap();
+            };
+            assert!(
+                running.wait_until(LONG, |components| components[0].lanes.iter().all(|lane| lane.running == 2)),
+                "{:?}",
+                running.status()
+            );
+            send(0..600);
+            assert!(running.wait_until(LONG, |components| components[0].stats.committed_inputs >= 600));
+            PANICS.store(true, Ordering::SeqCst);
+            send(600..1200);
+            let taken_over = |components: &[crate::ComponentStatus]| {
+                let failed = components[0].lanes.iter().filter(|lane| lane.error.is_some()).count();
+                failed == 1 && components[0].running == 6 && components[0].idle
+            };
+            assert!(running.wait_until(LONG, taken_over), "{:?}", running.status());
+            assert!(!running.has_ended() && !running.have_all_ended());
+            send(1200..1800);
+            let mut events = 0;
+            let done = running.wait_until(LONG, |_| {
+                events = 0;
+                app.each_event::<Account>(|_| events += 1).unwrap();
+                events >= 1800
+            });
+            assert!(done && events == 1800, "{events} events: {:?}", running.status());
+            let told = running.status()[0].lanes.iter().find_map(|lane| lane.error.clone()).unwrap();
+            let error = running.stop().unwrap_err();
+            assert!(matches!(error, AppError::Panicked { .. }) && told.contains("the test asked for it"), "{told} {error}");
+            let mut balances = Vec::new();
+            app.each_state::<Account>(|_, account| balances.push(account.balance)).unwrap();
+            assert_eq!(balances, [30; 60]);
+        }
     }
 }

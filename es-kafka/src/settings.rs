@@ -18,7 +18,7 @@ mod value;
 
 pub(crate) use sources::topic_keys;
 pub use sources::{Origin, SettingError, SettingsError, Sources};
-pub use value::{BrokerKind, GroupChoice, TopicCreation, Value};
+pub use value::{BrokerKind, GroupChoice, Threads, TopicCreation, Value};
 
 use crate::config::is_secret;
 use crate::memory;
@@ -113,6 +113,9 @@ settings! {
     group_protocol: GroupChoice = "group.protocol", "auto";
     /// How many copies of each partition's state other processes keep, so that they can take it over at once. Needs a streams group and a changelog.
     num_standby_replicas: u16 = "num.standby.replicas", "0";
+    /// How many lanes each component runs with in this process: each has a thread, a producer and a reader of its own. `cores`: one for each core of the
+    /// machine. Never more than the component has partitions.
+    threads: Threads = "threads", "cores";
     /// The longest time that a batch gathers inputs before it is committed.
     commit_interval: Duration = "commit.interval", "100ms";
     /// The most inputs in one transaction.

@@ -5,6 +5,7 @@
 //! | `lock` | locked while a process has the folder; holds the number of that process, for people |
 //! | `layout` | the version of this table, `1` |
 //! | `instance-id` | the identity of the process among its group, kept over restarts |
+//! | `transactional-ids` | the ids under which the process writes or has written transactions, one a line |
 //! | `db/` | the fjall database, and the list of its spaces |
 //! | `db.discarded/` | a database that is being deleted |
 
@@ -24,6 +25,7 @@ const LAYOUT: &str = "1";
 const LAYOUT_FILE: &str = "layout";
 const LOCK_FILE: &str = "lock";
 const INSTANCE_FILE: &str = "instance-id";
+const PRODUCERS_FILE: &str = "transactional-ids";
 const DATABASE: &str = "db";
 const DISCARDED: &str = "db.discarded";
 
@@ -140,6 +142,37 @@ impl StoreFolder {
             return Err(StoreError::Failed(format!("{} holds no id; delete it to get a new one", file.display())));
         }
         Ok(id)
+    }
+
+    /// The ids under which this process, in this life or a former one, may have left a transaction open: what
+    /// [`set_transactional_ids`](Self::set_transactional_ids) has set last; none in a new folder.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the file cannot be read.
+    pub fn transactional_ids(&self) -> Result<Vec<String>, StoreError> {
+        let file = self.0.path.join(PRODUCERS_FILE);
+        match fs::read_to_string(&file) {
+            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(failed("read", &file, &e)),
+        }
+    }
+
+    /// Keeps these ids, durably, instead of the former ones. Call it before the first of them is used, and leave one out only when its transaction has
+    /// ended.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the file cannot be written, or an id has more than one line.
+    pub fn set_transactional_ids(&self, ids: &[String]) -> Result<(), StoreError> {
+        if let Some(id) = ids.iter().find(|id| id.contains(['\n', '\r'])) {
+            return Err(StoreError::Failed(format!("{id:?} cannot be kept: an id is one line")));
+        }
+        if self.transactional_ids()? == ids {
+            return Ok(());
+        }
+        let text: String = ids.iter().map(|id| format!("{id}\n")).collect();
+        let file = self.0.path.join(PRODUCERS_FILE);
+        write_durably(&self.0.path, PRODUCERS_FILE, &text).map_err(|e| failed("write", &file, &e))
     }
 
     /// The folder.

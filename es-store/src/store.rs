@@ -115,9 +115,12 @@ impl StateStore for FjallStore {
         if task < 0 {
             return Err(StoreError::Failed(format!("{name} cannot be opened: a task is a partition, from 0 up")));
         }
+        if self.spaces.contains_key(&task) {
+            return Err(StoreError::Failed(format!("{name} is open already")));
+        }
         let spaces = self.folder.spaces()?;
         if !spaces.claim(&name) {
-            return Err(StoreError::Failed(format!("{name} is open already; close it where it is first")));
+            return Err(StoreError::Busy(format!("{name} is to be closed there first")));
         }
         let space = self.open_space(&name).inspect_err(|_| spaces.release(&name))?;
         self.spaces.insert(task, space);

@@ -71,7 +71,7 @@ fn components_and_lanes_share_a_folder_but_no_task() {
     accounts.open(0).unwrap();
     parcels.open(0).unwrap();
     lane.open(12).unwrap();
-    assert!(message(lane.open(0)).contains("account-v1-0 is open already"));
+    assert!(matches!(lane.open(0), Err(StoreError::Busy(what)) if what.contains("account-v1-0")));
     write(&mut accounts, 0, b"a", b"1");
     assert_eq!(parcels.get(0, b"a").unwrap(), None);
     assert_eq!(accounts.stored_tasks().unwrap(), [0, 12]);
@@ -89,6 +89,21 @@ fn a_component_needs_a_plain_name() {
     for name in ["", "a/b", "a b", "ä", &"a".repeat(201)] {
         assert!(message(folder.component(name)).contains("cannot name a component"), "{name:?}");
     }
+}
+
+#[test]
+fn transactional_ids_are_kept_until_they_are_set_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = || open(directory.path()).unwrap().transactional_ids().unwrap();
+    assert_eq!(kept(), [""; 0]);
+    let ids = ["bank-1-account-0", "bank-1-account-1"].map(str::to_owned);
+    open(directory.path()).unwrap().set_transactional_ids(&ids).unwrap();
+    StoreFolder::discard(directory.path()).unwrap();
+    assert_eq!(kept(), ids, "they outlive the database");
+    open(directory.path()).unwrap().set_transactional_ids(&ids[..1]).unwrap();
+    assert_eq!(kept(), ids[..1]);
+    assert!(message(open(directory.path()).unwrap().set_transactional_ids(&["a\nb".to_owned()])).contains("one line"));
+    assert_eq!(kept(), ids[..1]);
 }
 
 #[test]

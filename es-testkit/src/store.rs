@@ -280,8 +280,11 @@ impl StateStore for MemoryStore {
         if task < 0 {
             return Err(StoreError::Failed(format!("task {task} cannot be opened: a task is a partition, from 0 up")));
         }
+        if self.open.contains(&task) {
+            return Err(StoreError::Failed(format!("task {task} is open already")));
+        }
         if !state.open_tasks.insert(task) {
-            return Err(StoreError::Failed(format!("task {task} is open already; close it where it is first")));
+            return Err(StoreError::Busy(format!("task {task} is to be closed there first")));
         }
         state.spaces.entry(task).or_default();
         drop(state);

@@ -65,7 +65,7 @@ impl Alone {
         let mut store = MemoryStore::new(&MemoryDisk::default());
         store.open(0).unwrap();
         let mut alone = Alone { task: Task::new(0, 10_000), store, env };
-        alone.task.try_open();
+        alone.task.store_opened();
         alone.open_again();
         alone
     }

@@ -284,16 +284,27 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             if self.tasks.contains_key(&partition) || matches!(self.phase, Phase::Stopping | Phase::Leaving | Phase::Stopped) {
                 continue;
             }
-            if let Err(error) = self.store.open(partition) {
-                return self.begin_stop(Some(RunnerError::Task(TaskError::Store { task: partition, error })));
-            }
             self.drop_questions_of(partition);
             self.fences.insert(partition, fence);
-            let mut task = Task::new(partition, 0);
-            task.try_open();
-            self.tasks.insert(partition, task);
+            self.tasks.insert(partition, Task::new(partition, 0));
         }
         self.share_cache();
+        self.open_stores();
+    }
+
+    /// Opens the stores of new tasks. One that another lane of the process has lost, but not closed yet, is tried again.
+    fn open_stores(&mut self) {
+        let mut failed = None;
+        for task in self.tasks.values_mut().filter(|task| task.needs_store()) {
+            match self.store.open(task.partition()) {
+                Ok(()) => task.store_opened(),
+                Err(StoreError::Busy(why)) => tracing::trace!(task = task.partition(), why, "waits for its store"),
+                Err(error) => failed = failed.or(Some(TaskError::Store { task: task.partition(), error })),
+            }
+        }
+        if let Some(error) = failed {
+            self.begin_stop(Some(RunnerError::Task(error)));
+        }
     }
 
     /// Each task has an equal share of the cache.
@@ -336,6 +347,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         match self.phase {
             Phase::Starting | Phase::Joining | Phase::Recovering | Phase::Leaving | Phase::Stopped => {}
             Phase::Running => {
+                self.open_stores();
                 self.ask_for_offsets();
                 self.fill();
                 if self.phase == Phase::Running && self.is_due() {
@@ -503,8 +515,9 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         let repeats = self.repeats.iter().map(|(at, _)| *at);
         let flush = self.tasks.values().any(|t| t.dirty_len() > 0).then_some(self.flushed + self.env.settings.flush_interval);
         let wait = calls.chain(repeats).chain(flush).map(|at| at.saturating_sub(now)).min();
-        // Store writes end without a wake-up.
-        let most = if self.writes.is_empty() { Duration::from_millis(100) } else { Duration::from_millis(2) };
+        // Store writes end, and stores are closed by other lanes, without a wake-up.
+        let unseen = !self.writes.is_empty() || self.tasks.values().any(Task::needs_store);
+        let most = if unseen { Duration::from_millis(2) } else { Duration::from_millis(100) };
         wait.map_or(most, |wait| wait.min(most))
     }
 

@@ -49,7 +49,7 @@ use std::sync::Arc;
 /// What a task is doing. See the [module](self) for the diagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskState {
-    /// Waits for its own store writes to end before it opens.
+    /// Waits before it opens: until no store write of it is under way, and no other lane of the process has its store open.
     Draining,
     /// Waits for the stable committed offset, and then for the ends of its topics.
     Opening,
@@ -114,6 +114,8 @@ pub struct Task<L: Logic> {
     inbox: VecDeque<Inbox>,
     buffered: usize,
     restore: Option<Restore>,
+    /// Its store is open, and no other lane's.
+    has_store: bool,
     /// Store writes that are under way, and whether one of them is a flush of the cache.
     writes: usize,
     flushing: bool,
@@ -144,7 +146,7 @@ struct Inbox {
 }
 
 impl<L: Logic> Task<L> {
-    /// A task that was just assigned.
+    /// A task that was just assigned. It opens once its [store is open](Task::store_opened).
     pub fn new(partition: i32, cache_bytes: usize) -> Self {
         Task {
             partition,
@@ -156,6 +158,7 @@ impl<L: Logic> Task<L> {
             inbox: VecDeque::new(),
             buffered: 0,
             restore: None,
+            has_store: false,
             writes: 0,
             flushing: false,
             orders: VecDeque::new(),
@@ -449,6 +452,7 @@ impl<L: Logic> Task<L> {
             self.orders.push_back(Order::StopFetch(Place::new(role, self.partition)));
         }
         *self = Task {
+            has_store: self.has_store,
             writes: self.writes,
             orders: std::mem::take(&mut self.orders),
             refuse: self.refuse,
@@ -457,9 +461,20 @@ impl<L: Logic> Task<L> {
         self.try_open();
     }
 
+    /// Its store is open from now on, and no other lane of the process has it.
+    pub fn store_opened(&mut self) {
+        self.has_store = true;
+        self.try_open();
+    }
+
+    /// Whether it waits for its store to be opened.
+    pub fn needs_store(&self) -> bool {
+        self.state == TaskState::Draining && !self.has_store
+    }
+
     /// A task that was just assigned, or reset, opens as soon as no store write of it is under way.
-    pub fn try_open(&mut self) {
-        if self.state == TaskState::Draining && self.writes == 0 {
+    fn try_open(&mut self) {
+        if self.state == TaskState::Draining && self.has_store && self.writes == 0 {
             self.become_state(TaskState::Opening);
         }
     }

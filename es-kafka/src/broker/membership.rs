@@ -5,15 +5,16 @@
 
 use super::fences::Fences;
 use super::mailbox::Mailbox;
+use super::orphans::{self, Look, Watch};
 use super::transactions::offset_list;
 use crate::client::Logs;
-use crate::config::{KafkaConfig, client_error};
+use crate::config::{GroupProtocol, KafkaConfig, client_error};
 use crate::error::{code_of, is_passing, is_stale_member, with_kind};
 use crate::ffi::{GroupMetadata, queue_is_empty};
 use es_core::broker::{BrokerError, BrokerEvent, Completion, ErrorKind, Fence, OffsetCommit, Token};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use std::collections::BTreeSet;
@@ -44,6 +45,8 @@ pub(super) enum Command {
     Stale(Fence),
     /// Commit these offsets with the group (at least once).
     Commit(Vec<OffsetCommit>, Sender<Result<(), BrokerError>>),
+    /// What the group looks like, where that could be told.
+    Seen(KafkaResult<Look>),
     /// Leave the group.
     Leave(Token),
     /// Leave the group and end.
@@ -90,6 +93,10 @@ pub(super) struct Membership {
     presence: Arc<Presence>,
     polls_seen: u64,
     consumer: Option<Member>,
+    /// Asks for the group's description.
+    asker: Arc<BaseConsumer<Logs>>,
+    /// Of a static member of a classic group.
+    watch: Option<Watch>,
     /// When to join again, after the group has refused a static member because its former life is not over yet.
     again: Option<Instant>,
     /// When it was last fenced while it held no task.
@@ -117,9 +124,13 @@ impl Membership {
         inbox: Arc<Mailbox<BrokerEvent>>,
         fences: Arc<Fences>,
         presence: Arc<Presence>,
+        asker: Arc<BaseConsumer<Logs>>,
     ) -> Result<thread::JoinHandle<()>, BrokerError> {
         let topic = config.topic(config.input)?.to_owned();
+        let may_leave_orphans = config.group_protocol == GroupProtocol::Classic && config.group_instance_id.is_some();
         let membership = Membership {
+            asker,
+            watch: may_leave_orphans.then(Watch::default),
             config,
             topic,
             mailbox,
@@ -148,6 +159,7 @@ impl Membership {
                         // Nobody may be waiting for it any more.
                         let _ = answer.send(self.commit(&offsets));
                     }
+                    Command::Seen(look) => self.seen(look),
                     Command::Leave(token) => {
                         let left = self.leave();
                         self.inbox.push(BrokerEvent::Done(token, Completion::Left(left)));
@@ -164,6 +176,7 @@ impl Membership {
                 self.join();
             }
             self.serve();
+            self.watch();
             let nothing_to_look_at = self.consumer.is_none() && self.again.is_none();
             self.mailbox.wait(Instant::now() + if nothing_to_look_at { IDLE } else { LOOK }, true);
         }
@@ -254,6 +267,34 @@ impl Membership {
             let tasks = std::mem::take(&mut self.assigned);
             self.handed.extend(&tasks);
             self.inbox.push(BrokerEvent::Assigned { tasks, fence });
+        }
+    }
+
+    /// Asks now and then what the group looks like; the answer comes as a command.
+    fn watch(&mut self) {
+        let Some(watch) = self.watch.as_mut().filter(|_| self.consumer.is_some()) else { return };
+        if !watch.is_due(Instant::now()) {
+            return;
+        }
+        let (asker, mailbox) = (self.asker.clone(), self.mailbox.clone());
+        let (group, topic) = (self.config.group_id.clone(), self.topic.clone());
+        if let Err(error) = super::spawn("look", move || mailbox.push(Command::Seen(orphans::look(&asker, &group, &topic)))) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn seen(&mut self, look: KafkaResult<Look>) {
+        let (Some(watch), Some(consumer)) = (&mut self.watch, &self.consumer) else { return };
+        let look = match look {
+            Ok(look) => look,
+            Err(error) => return tracing::debug!("looking at group {}: {error}", self.config.group_id),
+        };
+        let Some(me) = GroupMetadata::of(consumer).map(|metadata| metadata.member()) else { return };
+        let Some(orphans) = watch.judge(look, &self.topic, &me) else { return };
+        tracing::warn!("partitions {orphans:?} of {} have no owner in group {}: joining it again", self.topic, self.config.group_id);
+        consumer.unsubscribe();
+        if let Err(error) = consumer.subscribe(&[&self.topic]) {
+            self.fail(client_error(&error));
         }
     }
 

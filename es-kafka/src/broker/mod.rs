@@ -17,6 +17,7 @@
 mod fences;
 mod mailbox;
 mod membership;
+mod orphans;
 mod reader;
 mod requests;
 mod streams;
@@ -79,7 +80,8 @@ impl KafkaBroker {
         let (fences, member) = match config.group_protocol {
             GroupProtocol::Classic | GroupProtocol::Consumer => {
                 let fences = Arc::new(Fences::snapshots());
-                let member = Membership::start(config.clone(), membership.clone(), inbox.clone(), fences.clone(), presence.clone())?;
+                let (mailbox, inbox, presence) = (membership.clone(), inbox.clone(), presence.clone());
+                let member = Membership::start(config.clone(), mailbox, inbox, fences.clone(), presence, reader.consumer())?;
                 (fences, member)
             }
             GroupProtocol::Streams => {

@@ -107,6 +107,8 @@ impl StreamsMembership {
                         self.member.leave(now);
                         self.leaving = Some((token, now + LEAVE));
                     }
+                    // Streams groups are looked after by their coordinator.
+                    Command::Seen(_) => {}
                     Command::Close => return self.close(),
                 }
             }

@@ -53,6 +53,45 @@ pub enum BrokerKind {
     Embedded,
 }
 
+/// How many lanes a component runs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Threads {
+    /// As many as the machine has cores.
+    Cores,
+    /// This many, at least 1.
+    Count(usize),
+}
+
+impl Threads {
+    /// The number.
+    pub fn count(self) -> usize {
+        match self {
+            Threads::Cores => std::thread::available_parallelism().map_or(1, usize::from),
+            Threads::Count(count) => count.max(1),
+        }
+    }
+}
+
+impl Value for Threads {
+    fn kind() -> String {
+        format!("cores | {}", usize::kind())
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "cores" => Ok(Threads::Cores),
+            _ => usize::parse(text).map(Threads::Count).map_err(|_| format!("`{text}` is not one of {}", Self::kind())),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Threads::Cores => "cores".into(),
+            Threads::Count(count) => count.to_string(),
+        }
+    }
+}
+
 impl Choice for Guarantee {
     const ALL: &'static [(&'static str, Self)] = &[("exactly-once", Guarantee::ExactlyOnce), ("at-least-once", Guarantee::AtLeastOnce)];
 }

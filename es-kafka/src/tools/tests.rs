@@ -123,6 +123,45 @@ fn verify_finds_a_store_that_differs_from_its_log() {
     assert!(report.ends_with("\n1 difference\n"), "{report}");
 }
 
+/// A restore from the changelog that ended early leaves entries with outcomes that its position does not tell of.
+#[test]
+fn verify_follows_the_outcomes_to_an_entry_that_is_ahead_of_its_position() {
+    let embedded = Embedded::new();
+    let app = app(&embedded, |_| {});
+    let running = app.start().unwrap();
+    for (id, by) in [("1", 5), ("2", -100)] {
+        let value = format!(r#"{{"type":"Move","by":{by}}}"#);
+        running.embedded().unwrap().produce("account-commands", "a", &[("ce_id", id.as_bytes())], value.as_bytes()).unwrap();
+    }
+    assert!(running.wait_until(LONG, |lanes| lanes[0].stats.committed_inputs == 2 && lanes[0].idle && lanes[1].idle));
+    running.stop().unwrap();
+    let partition = es_core::partition::partition_of(b"a", 4);
+    let mut store = embedded.store("account-v1");
+    let mut change = |change: &dyn Fn(&mut layout::Position, &mut Entry<Account>)| {
+        store.open(partition).unwrap();
+        let (entry_key, position_key) = (layout::entry_key("a"), layout::POSITION);
+        let mut entry: Entry<Account> = layout::read(&store.get(partition, &entry_key).unwrap().unwrap()).unwrap();
+        let mut position: layout::Position = layout::read(&store.get(partition, position_key).unwrap().unwrap()).unwrap();
+        change(&mut position, &mut entry);
+        let mut batch = WriteBatch::new();
+        batch.put_with(&entry_key, |bytes| layout::write(&entry, bytes).unwrap());
+        batch.put_with(position_key, |bytes| layout::write(&position, bytes).unwrap());
+        store.write(partition, batch);
+        while store.poll().is_none() {}
+        store.close(partition);
+    };
+    change(&|position, entry| {
+        assert_eq!(entry.memory.iter().count(), 2);
+        position.outcomes = 0;
+    });
+    let (finding, report) = ask(&app, "account", Question::Verify, false);
+    assert_eq!(finding, Finding::Found, "{report}");
+    change(&|_, entry| entry.memory = Default::default());
+    let (finding, report) = ask(&app, "account", Question::Verify, false);
+    assert_eq!(finding, Finding::Difference);
+    assert!(report.contains("`a`: store and fold of the log differ: 0 and 2 command ids that are remembered"), "{report}");
+}
+
 #[test]
 fn an_entry_that_cannot_be_read_says_what_to_do() {
     let embedded = Embedded::new();

@@ -92,6 +92,11 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The number of partitions that this topic has once nothing is left to be done.
+    pub(crate) fn partitions(&self, topic: &str) -> Option<i32> {
+        self.topics.iter().find(|planned| planned.wanted.name == topic).map(|planned| planned.partitions)
+    }
+
     /// Whether nothing is to be done.
     pub fn is_clean(&self) -> bool {
         self.topics.iter().all(|t| t.differences.is_empty())

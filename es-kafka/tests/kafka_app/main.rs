@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         ("a_stopped_member_of_a_streams_group_commits_nothing_when_it_wakes", a_stopped_member_commits_nothing_when_it_wakes),
         ("a_killed_member_of_a_streams_group_has_its_tasks_at_once_when_it_is_back", a_killed_member_has_its_tasks_at_once),
         ("a_group_of_another_protocol_is_told_and_its_offsets_can_be_copied", a_group_of_another_protocol_is_told),
+        ("what_three_lanes_left_open_at_kill_9_counts_once_with_one", what_three_lanes_left_open_at_kill_9_counts_once_with_one),
         ("wrong_topics_stop_the_start_and_apply_mends_them", wrong_topics_stop_the_start_and_apply_mends_them),
         ("bad_settings_end_with_code_2", bad_settings_end_with_code_2),
         ("one_process_at_a_time_has_a_state_folder", one_process_at_a_time_has_a_state_folder),
@@ -95,6 +96,35 @@ fn every_command_counts_once_over_kill_9_and_the_tools_agree(kafka: &Server) {
     kafka.wait_for_committed(&app.topic("events"), commands + accounts, LONG);
     let ended = running.terminate();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let verified = app.tool(&["verify"]);
+    assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
+}
+
+fn what_three_lanes_left_open_at_kill_9_counts_once_with_one(kafka: &Server) {
+    // A batch stays open for long, so that kill -9 finds a transaction of each lane; and the broker would end one only after a minute.
+    let mut app = Process::with(
+        kafka,
+        &[("ES_THREADS", "3"), ("ES_PARTITIONS", "6"), ("ES_SESSION_TIMEOUT", "6s"), ("ES_TRANSACTION_TIMEOUT", "60s")],
+    );
+    let commands = 12_000;
+    let records = |range: std::ops::Range<usize>| range.map(|i| NewRecord::new(format!("acct-{}", i % 200), bank::move_by(1, i)));
+    let mut running = app.start();
+    app.wait_for_topics();
+    for round in 0..6 {
+        kafka.produce(&app.topic("commands"), records(round * 2000..(round + 1) * 2000));
+        // With all its lanes at work.
+        kafka.wait_for_committed(&app.topic("events"), round * 2000 + 200, LONG);
+        running.kill();
+        assert_eq!(app.transactional_ids(), if app.sets("ES_THREADS", "3") { 3 } else { 1 });
+        app.set("ES_THREADS", if round % 2 == 0 { "1" } else { "3" });
+        running = app.start();
+    }
+    kafka.wait_for_committed(&app.topic("events"), commands, LONG);
+    let ended = running.terminate();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let events = kafka.read_committed(&app.topic("events"));
+    let inputs: BTreeSet<_> = events.iter().map(|e| e.header("ce_causationid").unwrap()).collect();
+    assert_eq!((events.len(), inputs.len()), (commands, commands), "one event for each command");
     let verified = app.tool(&["verify"]);
     assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
 }

@@ -76,6 +76,22 @@ impl<'a> Process<'a> {
         }
     }
 
+    /// Starts it with another value of this variable from now on.
+    pub(crate) fn set(&mut self, name: &'static str, value: &'static str) {
+        self.settings.retain(|(known, _)| *known != name);
+        self.settings.push((name, value));
+    }
+
+    /// Whether it has this variable in its environment.
+    pub(crate) fn sets(&self, name: &str, value: &str) -> bool {
+        self.settings.contains(&(name, value))
+    }
+
+    /// The number of ids that its state folder keeps, under which it may have left a transaction open.
+    pub(crate) fn transactional_ids(&self) -> usize {
+        std::fs::read_to_string(self.state().join("transactional-ids")).unwrap().lines().count()
+    }
+
     /// Deletes its state folder.
     pub(crate) fn lose_disk(&self) {
         std::fs::remove_dir_all(self.state()).unwrap();

@@ -13,6 +13,7 @@ pub(crate) const TESTS: &[BrokerTest] = &[
     ("a_revocation_waits_for_the_lane_in_a_streams_group", |kafka| a_revocation_waits_for_the_lane(kafka, GroupProtocol::Streams)),
     ("offsets_of_a_former_generation_are_refused", offsets_of_a_former_generation_are_refused),
     ("a_static_member_that_died_gets_its_tasks_back", a_static_member_that_died_gets_its_tasks_back),
+    ("partitions_that_a_rebalance_left_to_nobody_find_an_owner", partitions_that_a_rebalance_left_to_nobody_find_an_owner),
     ("a_static_member_of_a_kip_848_group_waits_for_its_former_session", a_static_member_of_a_kip_848_group_waits),
     ("a_second_member_of_the_same_instance_stops_the_first", a_second_member_of_the_same_instance_stops_the_first),
     ("a_lane_that_does_not_poll_loses_its_tasks", a_lane_that_does_not_poll_loses_its_tasks),
@@ -145,6 +146,48 @@ fn a_static_member_that_died_gets_its_tasks_back(kafka: &Server) {
     lane.produce(RecordBatch::new()).unwrap();
     lane.send_offsets(vec![offset(1, 1, fence)]).unwrap();
     lane.commit().unwrap();
+}
+
+/// A static member that dies after it was told to give a partition up comes back without a rebalance, and nobody asks for the one in which another
+/// member would get it.
+fn partitions_that_a_rebalance_left_to_nobody_find_an_owner(kafka: &Server) {
+    let world = World::new(kafka, "orphans", 2);
+    let join = |number: u32| {
+        let mut lane = world.lane_with(number, |config| config.group_instance_id = Some(format!("instance-{number}")));
+        lane.port.join();
+        lane
+    };
+    let mut first = join(1);
+    assert_eq!(first.tasks(2).len(), 2);
+    let (mut second, mut tasks) = (join(2), [Vec::new(), Vec::new()]);
+    let begun = Instant::now();
+    while first.comes(Duration::from_millis(50), |event| matches!(event, BrokerEvent::Revoked { .. }).then_some(())).is_none() {
+        note(&mut second, &mut tasks[1]);
+        assert!(begun.elapsed() < PATIENCE, "nothing was revoked");
+    }
+    drop(first);
+    let mut first = join(1);
+    let mut owned = Vec::new();
+    while owned != [0, 1] {
+        assert!(begun.elapsed() < 2 * PATIENCE, "the members have {tasks:?}");
+        for (lane, tasks) in [&mut first, &mut second].into_iter().zip(&mut tasks) {
+            let event = lane.comes(Duration::from_millis(50), |event| match event {
+                BrokerEvent::Assigned { tasks, .. } => Some((tasks.clone(), true)),
+                BrokerEvent::Revoked { tasks } | BrokerEvent::Lost { tasks } => Some((tasks.clone(), false)),
+                _ => None,
+            });
+            match event {
+                Some((more, true)) => tasks.extend(more),
+                Some((less, false)) => {
+                    tasks.retain(|task| !less.contains(task));
+                    lane.port.acknowledge(less);
+                }
+                None => {}
+            }
+        }
+        owned = tasks.concat();
+        owned.sort_unstable();
+    }
 }
 
 fn a_static_member_of_a_kip_848_group_waits(kafka: &Server) {

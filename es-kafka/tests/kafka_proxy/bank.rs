@@ -9,6 +9,7 @@ pub(crate) use domain::Account;
 use domain::AccountCommand;
 use es_kafka::record::Role;
 use es_kafka::runner::Stats;
+use es_kafka::settings::Threads;
 use es_kafka::{App, Running, Sender, Settings, Topology};
 use es_store::{StoreFolder, StoreOptions};
 use es_testkit::broker::OwnedRecord;
@@ -236,6 +237,8 @@ fn settings(name: &str, servers: &str, set: &[(&str, &str)]) -> Settings {
     settings.replication_factor = 1;
     settings.commit_interval = Duration::from_millis(20);
     settings.session_timeout = Duration::from_secs(3);
+    // What is attacked is one lane's.
+    settings.threads = Threads::Count(1);
     for role in ROLES {
         settings.set(&format!("account.topics.{}", es_kafka::topics::role_name(role)), &topic(name, role)).unwrap();
     }

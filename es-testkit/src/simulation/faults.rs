@@ -24,6 +24,9 @@ impl<A: Decide> Simulation<A> {
         let soon = now + self.random.millis(1, 500);
         let later = now + self.random.millis(1, 4000);
         let later_than_session = now + session + self.random.millis(1, 3000);
+        let lanes = self.processes[index].lanes.len().max(1) as u64;
+        let lane = if lanes > 1 { self.lanes_random.below(lanes) as usize } else { 0 };
+        let component = self.processes[index].component;
         let process = &mut self.processes[index];
         self.world.trace.fault(now, &process.name, format_args!("{fault:?}"), fault.into());
         match fault {
@@ -66,9 +69,9 @@ impl<A: Decide> Simulation<A> {
             Fault::Doze => process.asleep_until = now + self.plan.transaction_timeout + self.random.millis(1, 500),
             Fault::Nap => process.asleep_until = now + self.random.millis(1, 2500),
             Fault::Fence => {
-                self.world.cluster.init_producer(&process.transactional_id(), self.plan.transaction_timeout);
+                self.world.cluster.init_producer(&process.transactional_id(lane), self.plan.transaction_timeout);
             }
-            Fault::ForgetId => self.world.cluster.forget_transactional_id(&process.transactional_id()),
+            Fault::ForgetId => self.world.cluster.forget_transactional_id(&process.transactional_id(lane)),
             Fault::Expel => {
                 let group = self.component(self.processes[index].component).0.topology.group();
                 let members = self.world.cluster.group(&group).members;
@@ -79,9 +82,11 @@ impl<A: Decide> Simulation<A> {
             }
             Fault::FailWrite => process.disk.fail_next_write(),
             Fault::CutOff | Fault::Deaf | Fault::StopAlone => {
-                match fault {
-                    Fault::Deaf => self.world.weather.deafen(process.client),
-                    _ => self.world.weather.cut_off(process.client),
+                for lane in &process.lanes {
+                    match fault {
+                        Fault::Deaf => self.world.weather.deafen(lane.client),
+                        _ => self.world.weather.cut_off(lane.client),
+                    }
                 }
                 process.cut_off_until = Some(now + self.random.millis(100, 5500));
                 if fault == Fault::StopAlone {
@@ -101,6 +106,19 @@ impl<A: Decide> Simulation<A> {
                 let tombstones = self.random.pick(&[Duration::ZERO, Duration::from_secs(24 * 60 * 60)]);
                 self.world.cluster.set_config(&topic, TopicConfig { tombstones, ..TopicConfig::compacted() }).expect("the topic exists");
                 self.world.cluster.compact(&topic).expect("the topic exists");
+            }
+            Fault::LoseLane if process.lanes.len() > 1 => {
+                let setup = match &self.table {
+                    Some((setup, _)) if component == 1 => setup,
+                    _ => &self.aggregate.0,
+                };
+                process.lose_lane(&self.world, setup, lane);
+            }
+            Fault::LoseLane => {}
+            Fault::HangLane => {
+                if let Some(lane) = process.lanes.get_mut(lane) {
+                    lane.asleep_until = later_than_session;
+                }
             }
             Fault::Outage | Fault::ResetOffsets => {
                 for process in &mut self.processes {
@@ -140,7 +158,7 @@ impl<A: Decide> Simulation<A> {
     /// What a killed process has left on its disk is the fold of the committed log.
     pub(super) fn check_disk(&mut self, index: usize) -> Result<(), Violation> {
         let process = &self.processes[index];
-        if process.lane.is_some() {
+        if process.runs() {
             return Ok(());
         }
         let tasks: Vec<i32> = process.disk.tasks().into_iter().filter(|task| !process.foreign.contains(task)).collect();

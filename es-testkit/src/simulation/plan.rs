@@ -1,5 +1,6 @@
 //! What a seed decides before anything happens: the settings, and the faults with their moments.
 
+use super::process::MOST_LANES;
 use super::random::Random;
 use es_core::envelope::HeaderStyle;
 use es_core::runner::{Changelog, Guarantee, Settings};
@@ -55,11 +56,15 @@ pub(super) enum Fault {
     Outage,
     /// The same, and before they are back the group's offsets are set back.
     ResetOffsets,
+    /// One lane of a process is gone, as by a panic; the others go on.
+    LoseLane,
+    /// One lane of a process hangs past its session, while the others go on and get its tasks.
+    HangLane,
 }
 
 impl Fault {
     /// All of them.
-    pub(super) const ALL: [Fault; 23] = {
+    pub(super) const ALL: [Fault; 25] = {
         use Fault::*;
         [
             CrashAndRestart,
@@ -85,8 +90,20 @@ impl Fault {
             Reconfigure,
             Outage,
             ResetOffsets,
+            LoseLane,
+            HangLane,
         ]
     };
+
+    /// Those of whole processes: the first ones.
+    fn of_processes() -> &'static [Fault] {
+        &Self::ALL[..23]
+    }
+
+    /// Those of single lanes: the others.
+    fn of_lanes() -> &'static [Fault] {
+        &Self::ALL[23..]
+    }
 }
 
 /// A table that is simulated beside the aggregate.
@@ -131,6 +148,8 @@ pub(super) struct Plan {
     pub(super) table: Option<TablePlan>,
     /// Whether the group is a streams group, with a fence for each task.
     pub(super) task_fences: bool,
+    /// A process has so many lanes, at most; how many is drawn at each start.
+    pub(super) lanes: usize,
 }
 
 impl Plan {
@@ -167,7 +186,8 @@ impl Plan {
         let pause = random.pick(&[20, 100, 400]);
         let length = (commands / burst * 2).max(8) * pause;
         let count = random.between(5, 12);
-        let mut faults: Vec<(Duration, Fault)> = (0..count).map(|_| (random.millis(1, length), random.pick(&Fault::ALL))).collect();
+        let mut faults: Vec<(Duration, Fault)> =
+            (0..count).map(|_| (random.millis(1, length), random.pick(Fault::of_processes()))).collect();
         faults.sort_by_key(|(at, _)| *at);
         let table = match random.below(16) {
             0 => Some(TablePlan::OverAggregate),
@@ -192,7 +212,20 @@ impl Plan {
             clocks,
             table,
             task_fences,
+            lanes: 1,
         }
+    }
+
+    /// With processes of several lanes, and faults of single ones, in some seeds. `random` is a stream of its own, so that the other seeds are as they
+    /// would be without.
+    pub(super) fn with_lanes(mut self, random: &mut Random) -> Self {
+        if random.chance(350) {
+            self.lanes = MOST_LANES;
+            let length = self.faults.last().map_or(1000, |(at, _)| at.as_millis() as u64 + 1);
+            self.faults.extend((0..random.between(1, 4)).map(|_| (random.millis(1, length), random.pick(Fault::of_lanes()))));
+            self.faults.sort_by_key(|(at, _)| *at);
+        }
+        self
     }
 
     /// Whether command ids are forgotten while it runs.

@@ -7,7 +7,7 @@ use super::hits::Checker;
 use super::ledger::Ledger;
 use super::plan::{Plan, TablePlan};
 use super::ports::{Ports, SlowDisk};
-use super::process::{Process, Setup, World};
+use super::process::{Process, ProcessLane, Setup, World};
 use super::random::Random;
 use super::senders::Senders;
 use super::subject::Subject;
@@ -26,15 +26,19 @@ use std::time::Duration;
 
 /// The partitions of each topic.
 pub(super) const PARTITIONS: i32 = 4;
+/// What makes the stream of lanes another one than the seed's own.
+const LANES: u64 = 0x006c_616e_6573;
 /// The application comes to rest within this time after the faults have healed.
 const REST: Duration = Duration::from_secs(300);
 
 pub(super) struct Simulation<A: Decide> {
     pub(super) random: Random,
+    /// What concerns single lanes of processes that have several.
+    pub(super) lanes_random: Random,
     pub(super) plan: Plan,
     pub(super) world: World,
-    aggregate: (Setup, AggregateAudit<A>),
-    table: Option<(Setup, TableAudit<Journal>)>,
+    pub(super) aggregate: (Setup, AggregateAudit<A>),
+    pub(super) table: Option<(Setup, TableAudit<Journal>)>,
     pub(super) processes: Vec<Process>,
     senders: Senders<A>,
     ledger: Option<Ledger>,
@@ -49,7 +53,9 @@ pub(super) struct Simulation<A: Decide> {
 impl<A: Decide> Simulation<A> {
     pub(super) fn new(seed: u64, ports: Ports, trace: Trace, subject: Subject<A>, may_have_table: bool) -> Self {
         let mut random = Random::new(seed);
-        let mut plan = Plan::draw(&mut random);
+        // Another stream, so that a seed without several lanes is what it would be without this.
+        let mut lanes_random = Random::new(seed ^ LANES);
+        let mut plan = Plan::draw(&mut random).with_lanes(&mut lanes_random);
         plan.table = plan.table.filter(|_| may_have_table);
         let cluster = Cluster::new("simulated");
         cluster.set_timestamp(1_700_000_000_000);
@@ -82,6 +88,7 @@ impl<A: Decide> Simulation<A> {
         let senders = Senders::new(random.split(), &input, PARTITIONS, keys, orders, plan.clocks);
         Simulation {
             random,
+            lanes_random,
             plan,
             world,
             aggregate: (setup, audit),
@@ -129,23 +136,13 @@ impl<A: Decide> Simulation<A> {
         for n in 0..self.processes.len() {
             let index = (first + n) % self.processes.len();
             self.wake(index, now);
-            let process = &self.processes[index];
-            // Whoever waits for a reply, or for something to do, looks less often: it would find nothing most of the time.
-            let looks = self.all_look || process.is_busy || self.world.cluster.has_reply(process.client) || self.random.chance(300);
-            if !looks || !process.is_awake(now) {
-                continue;
+            if !self.processes[index].runs() {
+                // As often as one that runs, so that a seed draws the same.
+                let (client, is_busy) = self.processes[index].last;
+                let _ = self.all_look || is_busy || self.world.cluster.has_reply(client) || self.random.chance(300);
             }
-            for _ in 0..self.random.between(1, 3) {
-                let before = self.activity();
-                let stopped = self.processes[index].step(&self.world).map_err(|panic| Violation::new("panic", panic))?;
-                if let Some(error) = stopped {
-                    self.ended(index, error, disturbed)?;
-                    break;
-                }
-                self.processes[index].is_busy = self.activity() != before;
-                if !self.processes[index].is_busy {
-                    break;
-                }
+            for lane in (0..self.processes[index].lanes.len()).rev() {
+                self.turn(index, lane, now, disturbed)?;
             }
         }
         self.look()?;
@@ -161,6 +158,42 @@ impl<A: Decide> Simulation<A> {
         Ok(())
     }
 
+    /// A lane has its turn.
+    fn turn(&mut self, index: usize, lane: usize, now: Duration, disturbed: bool) -> Result<(), Violation> {
+        let process = &self.processes[index];
+        // It may have ended with another one.
+        let Some(ProcessLane { is_busy, client, asleep_until, .. }) = process.lanes.get(lane) else { return Ok(()) };
+        // Whoever waits for a reply, or for something to do, looks less often: it would find nothing most of the time.
+        let looks = self.all_look || *is_busy || self.world.cluster.has_reply(*client) || self.random.chance(300);
+        if !looks || !process.is_awake(now) || now < *asleep_until {
+            return Ok(());
+        }
+        for _ in 0..self.random.between(1, 3) {
+            let before = self.activity();
+            if let Some(error) = self.step(index, lane)? {
+                return self.ended(index, error, disturbed);
+            }
+            let is_busy = self.activity() != before;
+            let process = &mut self.processes[index];
+            process.lanes[lane].is_busy = is_busy;
+            process.last = (process.lanes[0].client, process.lanes[0].is_busy);
+            if !is_busy {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of a lane. Tells why it stopped, where it did.
+    fn step(&mut self, index: usize, lane: usize) -> Result<Option<Option<RunnerError>>, Violation> {
+        let process = &mut self.processes[index];
+        let setup = match &self.table {
+            Some((setup, _)) if process.component == 1 => setup,
+            _ => &self.aggregate.0,
+        };
+        process.step(&self.world, setup, lane).map_err(|panic| Violation::new("panic", panic))
+    }
+
     /// Grows with whatever happens.
     fn activity(&self) -> (usize, u64) {
         (self.world.trace.lines(), self.world.cluster.calls())
@@ -169,9 +202,10 @@ impl<A: Decide> Simulation<A> {
     /// How long nothing happens, at most.
     fn quiet_time(&mut self, now: Duration, until: Option<Duration>) -> Duration {
         let processes = self.processes.iter().flat_map(|p| [p.asleep_until, p.boots_at, p.cut_off_until.unwrap_or_default()]);
+        let lanes = self.processes.iter().flat_map(|p| &p.lanes).map(|lane| lane.asleep_until);
         let burst = (self.sent < self.plan.commands).then_some(self.next_burst);
         let reset = self.reset.map(|(at, _)| at);
-        let all = processes.chain(until).chain(burst).chain(reset).chain(self.world.cluster.next_event());
+        let all = processes.chain(lanes).chain(until).chain(burst).chain(reset).chain(self.world.cluster.next_event());
         let next = all.filter(|at| *at > now).min().map_or(Duration::MAX, |at| at - now);
         next.min(self.random.millis(1, 200))
     }
@@ -197,7 +231,7 @@ impl<A: Decide> Simulation<A> {
             _ => self.senders.any_key(),
         };
         let process = &self.processes[index];
-        let Some(Ok(Some(entry))) = process.lane.as_ref().map(|lane| lane.entry(&id)) else { return Ok(()) };
+        let Some(Some(entry)) = process.entry(&id) else { return Ok(()) };
         self.component(process.component).1.answered(&self.world, &process.name, &id, &*entry)
     }
 
@@ -217,22 +251,24 @@ impl<A: Decide> Simulation<A> {
 
     /// Starts a process whose time has come, and connects it again.
     fn wake(&mut self, index: usize, now: Duration) {
-        if self.processes[index].lane.is_none() && now >= self.processes[index].boots_at && self.reset.is_none() {
+        if !self.processes[index].runs() && now >= self.processes[index].boots_at && self.reset.is_none() {
             let setup = match &self.table {
                 Some((setup, _)) if self.processes[index].component == 1 => setup,
                 _ => &self.aggregate.0,
             };
-            let disk = SlowDisk::new(self.random.split(), self.plan.slow_disk);
-            self.processes[index].start(&self.world, setup, disk);
+            let lanes = if self.plan.lanes > 1 { self.lanes_random.between(1, self.plan.lanes as u64) } else { 1 };
+            let mut disks = vec![SlowDisk::new(self.random.split(), self.plan.slow_disk)];
+            disks.extend((1..lanes).map(|_| SlowDisk::new(self.lanes_random.split(), self.plan.slow_disk)));
+            self.processes[index].start(&self.world, setup, disks);
         }
         let process = &mut self.processes[index];
         if process.cut_off_until.take_if(|until| *until <= now).is_some() {
-            self.world.weather.connect(process.client);
+            process.lanes.iter().for_each(|lane| self.world.weather.connect(lane.client));
             self.world.trace.note(now, &process.name, format_args!("is connected again"));
         }
     }
 
-    /// A process has stopped by itself: whoever runs it starts it again, if the reason is one that a fault may give.
+    /// A lane has stopped by itself, if the reason is one that a fault may give. When it was the last one of its process, whoever runs that starts it again.
     fn ended(&mut self, index: usize, error: Option<RunnerError>, disturbed: bool) -> Result<(), Violation> {
         let now = self.world.cluster.now();
         let Process { name, component, is_strict, .. } = &self.processes[index];
@@ -255,7 +291,13 @@ impl<A: Decide> Simulation<A> {
         if !allowed {
             return Err(Violation::new("stop", format!("{name} has stopped: {reason}")));
         }
-        self.processes[index].boots_at = now + self.random.millis(0, 300);
+        let process = &mut self.processes[index];
+        match &error {
+            _ if !process.runs() => process.boots_at = now + self.random.millis(0, 300),
+            // The store is the process's: the others stop too.
+            Some(RunnerError::Task(TaskError::Store { .. })) => process.stop(now),
+            _ => {}
+        }
         Ok(())
     }
 
@@ -280,6 +322,9 @@ impl<A: Decide> Simulation<A> {
         self.world.weather.calm();
         for process in &mut self.processes {
             process.asleep_until = process.asleep_until.min(now + Duration::from_secs(4));
+            for lane in &mut process.lanes {
+                lane.asleep_until = lane.asleep_until.min(now + Duration::from_secs(4));
+            }
             process.boots_at = process.boots_at.min(now + Duration::from_secs(4));
             process.cut_off_until = None;
         }
@@ -350,8 +395,8 @@ impl<A: Decide> Simulation<A> {
         for (component, answers) in all.iter_mut().enumerate().take(1 + usize::from(self.table.is_some())) {
             let audit = self.component(component).1;
             for id in audit.keys() {
-                let lanes = self.processes.iter().filter(|p| p.component == component).filter_map(|p| p.lane.as_ref());
-                let Some(entry) = lanes.map(|lane| lane.entry(&id)).find_map(Result::ok) else {
+                let mut processes = self.processes.iter().filter(|p| p.component == component);
+                let Some(entry) = processes.find_map(|process| process.entry(&id)) else {
                     return Err(Violation::new("states", format!("nobody answers for `{id}`")));
                 };
                 answers.insert(id, entry);
@@ -368,12 +413,14 @@ impl<A: Decide> Simulation<A> {
         }
         for _ in 0..10_000 {
             for index in 0..self.processes.len() {
-                if let Some(error) = self.processes[index].step(&self.world).map_err(|panic| Violation::new("panic", panic))? {
-                    self.ended(index, error, false)?;
-                    self.processes[index].boots_at = Duration::MAX;
+                for lane in (0..self.processes[index].lanes.len()).rev() {
+                    if let Some(error) = self.step(index, lane)? {
+                        self.ended(index, error, false)?;
+                        self.processes[index].boots_at = Duration::MAX;
+                    }
                 }
             }
-            if self.processes.iter().all(|p| p.lane.is_none()) {
+            if !self.processes.iter().any(Process::runs) {
                 return self.look();
             }
             self.world.cluster.advance(Duration::from_millis(1));

@@ -1,0 +1,111 @@
+//! What an application is doing and has done, for who looks on: by component, and by the lanes of each.
+
+use es_core::runner::Stats;
+
+/// What a component is doing and has done in this process: its lanes taken together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ComponentStatus {
+    /// The component.
+    pub component: String,
+    /// What all its lanes have done so far.
+    pub stats: Stats,
+    /// The partitions that it has.
+    pub tasks: usize,
+    /// Those of them that process inputs.
+    pub running: usize,
+    /// Records that were read for a restore, and how many there are, over the partitions that are being restored.
+    pub restoring: Option<(u64, u64)>,
+    /// Whether it has partitions, and all that was readable of them is processed, committed and stored.
+    pub idle: bool,
+    /// Each of its lanes, in the order of their numbers.
+    pub lanes: Vec<LaneStatus>,
+}
+
+/// What a lane is doing and has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaneStatus {
+    /// The component.
+    pub component: String,
+    /// The lane's number within the component and the process, from 0.
+    pub lane: usize,
+    /// What it has done so far.
+    pub stats: Stats,
+    /// The partitions that it has.
+    pub tasks: usize,
+    /// Those of them that process inputs.
+    pub running: usize,
+    /// Records that were read for a restore, and how many there are, over the partitions that are being restored.
+    pub restoring: Option<(u64, u64)>,
+    /// Whether it is a member of its group, and all that was readable of its partitions, which may be none, is processed, committed and stored.
+    pub idle: bool,
+    /// Whether it has ended: it was told to stop, or has failed.
+    pub ended: bool,
+    /// Why it has failed.
+    pub error: Option<String>,
+}
+
+impl ComponentStatus {
+    /// The lanes of one component, taken together.
+    pub(crate) fn of(component: &str, lanes: Vec<LaneStatus>) -> Self {
+        let mut all = ComponentStatus { component: component.to_owned(), ..ComponentStatus::default() };
+        for lane in &lanes {
+            all.stats += lane.stats;
+            all.tasks += lane.tasks;
+            all.running += lane.running;
+            if let Some((done, of)) = lane.restoring {
+                let (sum_done, sum_of) = all.restoring.unwrap_or_default();
+                all.restoring = Some((sum_done + done, sum_of + of));
+            }
+        }
+        all.idle = all.tasks > 0 && lanes.iter().all(|lane| lane.ended || lane.idle);
+        ComponentStatus { lanes, ..all }
+    }
+
+    /// Whether it has partitions, and all of them process inputs.
+    pub fn is_processing(&self) -> bool {
+        self.tasks > 0 && self.running == self.tasks
+    }
+
+    /// Whether none of its lanes works any more.
+    pub fn has_ended(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.ended)
+    }
+}
+
+impl LaneStatus {
+    /// It has ended, with this error if it has failed.
+    pub(crate) fn end(&mut self, error: Option<String>) {
+        (self.tasks, self.running, self.restoring, self.idle) = (0, 0, None, false);
+        (self.ended, self.error) = (true, error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(tasks: usize, restoring: Option<(u64, u64)>) -> LaneStatus {
+        let stats = Stats { events: 1, ..Stats::default() };
+        LaneStatus { stats, tasks, running: tasks, restoring, idle: true, ..LaneStatus::default() }
+    }
+
+    #[test]
+    fn a_component_is_the_sum_of_its_lanes() {
+        let all = ComponentStatus::of("account", vec![lane(2, Some((1, 5))), lane(0, None), lane(1, Some((2, 2)))]);
+        assert_eq!((all.tasks, all.running, all.restoring, all.stats.events), (3, 3, Some((3, 7)), 3));
+        assert!(all.idle && all.is_processing() && !all.has_ended());
+    }
+
+    #[test]
+    fn a_lane_that_has_failed_keeps_the_component_from_nothing() {
+        let mut failed = lane(2, None);
+        failed.end(Some("it broke".into()));
+        let all = ComponentStatus::of("account", vec![failed.clone(), lane(1, None)]);
+        assert!(all.idle && !all.has_ended());
+        assert_eq!((all.tasks, all.stats.events), (1, 2), "what it had done is done");
+        let all = ComponentStatus::of("account", vec![failed]);
+        assert!(!all.idle && all.has_ended());
+    }
+}
