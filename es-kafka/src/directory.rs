@@ -63,10 +63,7 @@ impl Directory {
             self.0.version.fetch_add(1, Ordering::Release);
         }
     }
-}
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the server that forwards queries reads it"))]
-impl Directory {
     /// The endpoint of the process that serves this partition, where one is known.
     pub(crate) fn owner(&self, component: &str, partition: i32) -> Option<String> {
         self.read(component, |known| known.owner.get(&partition).cloned()).flatten()
@@ -77,6 +74,7 @@ impl Directory {
         self.read(component, |known| known.standbys.get(&partition).cloned()).flatten().unwrap_or_default()
     }
 
+    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever keeps something that follows from the table"))]
     /// A number that grows whenever the table has changed. Reading it takes no lock.
     pub(crate) fn version(&self) -> u64 {
         self.0.version.load(Ordering::Acquire)

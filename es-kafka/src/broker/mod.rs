@@ -105,6 +105,17 @@ impl KafkaBroker {
         })
     }
 
+    /// Where the process answers that has this task, as far as the group tells: in a streams group, for processes that are
+    /// [advertised](KafkaConfig::advertised).
+    pub fn owner(&self, task: i32) -> Option<String> {
+        self.config.directory.owner(&self.config.component, task)
+    }
+
+    /// Where the processes answer that keep a copy of this task, as far as the group tells.
+    pub fn standbys(&self, task: i32) -> Vec<String> {
+        self.config.directory.standbys(&self.config.component, task)
+    }
+
     fn reader(&mut self) -> &mut Reader {
         &mut self.threads.as_mut().expect("taken only on drop").reader
     }

@@ -61,14 +61,15 @@ type Shared = (Arc<Mailbox<Command>>, Arc<Mailbox<BrokerEvent>>, Arc<Fences>, Ar
 
 impl StreamsMembership {
     /// Starts the thread of the member with this id.
-    pub(super) fn start(
-        config: KafkaConfig,
-        id: String,
-        (mailbox, inbox, fences, presence, closing): Shared,
-    ) -> Result<thread::JoinHandle<()>, BrokerError> {
+    pub(super) fn start(config: KafkaConfig, id: String, shared: Shared) -> Result<thread::JoinHandle<()>, BrokerError> {
+        let membership = Self::new(config, id, shared)?;
+        super::spawn("membership", move || membership.run())
+    }
+
+    fn new(config: KafkaConfig, id: String, (mailbox, inbox, fences, presence, closing): Shared) -> Result<Self, BrokerError> {
         let security = Security::of(&config.extra)?;
         let info = member_info(&config, id, &security)?;
-        let membership = StreamsMembership {
+        Ok(StreamsMembership {
             coordinator: Coordinator::new(&config.bootstrap_servers, security, &config.group_id)?,
             member: Member::new(config.session_timeout),
             info,
@@ -86,8 +87,7 @@ impl StreamsMembership {
             leaving: None,
             polls_seen: 0,
             polled: Duration::ZERO,
-        };
-        super::spawn("membership", move || membership.run())
+        })
     }
 
     fn run(mut self) {
@@ -417,6 +417,30 @@ mod tests {
             assert!(refused(true, code).contains("`groups copy-offsets`"));
         }
         assert!(refused(true, codes::UNSUPPORTED_VERSION).contains("streams.version"));
+    }
+
+    #[test]
+    fn the_endpoints_that_come_with_an_answer_are_in_the_directory() {
+        let mut config = KafkaConfig::new("localhost:9092", "bank-account", "bank-1-0", Role::Commands);
+        config.topics.insert(Role::Commands, "account-commands".into());
+        config.component = "account".into();
+        let directory = config.directory.clone();
+        let fences = Arc::new(Fences::epochs("bank-account", "me"));
+        let shared = (Arc::default(), Arc::default(), fences, Arc::default(), Arc::default());
+        let mut membership = StreamsMembership::new(config, "me".into(), shared).unwrap();
+        let of = |topic: &str, partitions: &[i32]| (topic.to_owned(), partitions.to_vec());
+        let here = crate::streams::EndpointTasks {
+            endpoint: ("one".into(), 80),
+            active: vec![of("account-commands", &[0, 1]), of("changelog", &[0, 1])],
+            standby: vec![of("changelog", &[2])],
+        };
+        let answer = HeartbeatResponse { epoch: 3, endpoint_epoch: 5, endpoints: Some(vec![here]), ..HeartbeatResponse::default() };
+        membership.check(&Heartbeat { epoch: 3, owned: None }, answer).unwrap();
+        assert_eq!(directory.owner("account", 1).as_deref(), Some("one:80"));
+        assert_eq!((directory.owner("account", 2), directory.standbys("account", 2)), (None, vec!["one:80".to_owned()]));
+        // What has not changed is not told again, and stays.
+        membership.check(&Heartbeat { epoch: 3, owned: None }, HeartbeatResponse::default()).unwrap();
+        assert_eq!(directory.owner("account", 1).as_deref(), Some("one:80"));
     }
 
     #[test]

@@ -221,6 +221,7 @@ fn standbys_come_with_the_assignment_and_are_promoted(kafka: &Server) {
             config.standby_replicas = 1;
             config.topics.insert(Role::Changelog, format!("{}-changelog", world.name));
             config.process_id = Some(format!("process-{number}"));
+            config.advertised = Some((format!("host-{number}"), 8080));
         });
         lane.init().unwrap();
         lane.port.join();
@@ -237,6 +238,19 @@ fn standbys_come_with_the_assignment_and_are_promoted(kafka: &Server) {
         }
     }
     assert_eq!((&held[0].0, &held[0].1), (&held[1].1, &held[1].0), "each has a copy of the other's");
+    // And each knows where.
+    let begun = Instant::now();
+    let told = |lane: &Lane, held: &[(Vec<i32>, Vec<i32>); 2]| {
+        let (one, other) = (Some("host-1:8080"), Some("host-2:8080"));
+        let owners = [held[0].0[0], held[1].0[0]].map(|task| lane.port.owner(task));
+        owners.each_ref().map(Option::as_deref) == [one, other] && lane.port.standbys(held[0].0[0]) == ["host-2:8080"]
+    };
+    while !told(&first, &held) || !told(&second, &held) {
+        assert!(begun.elapsed() < PATIENCE, "{:?} {:?}", first.port.owner(0), second.port.owner(0));
+        for (lane, (active, standby)) in [&mut first, &mut second].into_iter().zip(&mut held) {
+            follow(lane, active, standby);
+        }
+    }
     first.leave();
     let (active, standby) = &mut held[1];
     let begun = Instant::now();
