@@ -39,6 +39,10 @@ pub trait Aggregate: Folds<Event: FoldInto<Self>> + Default + Clone + Serialize 
     const NAME: &'static str;
     /// The version of fold and schema: raise it when either changes, and the state is rebuilt from the log beside the old one.
     const VERSION: u32;
+    /// Whether an index of each aggregate's events is kept, so that its history is read in time proportional to its own events. It costs a key in the local store
+    /// for each aggregate that a store write has changed; there is no changelog then, since that could not hold the index: a lost store is folded from the log. Only
+    /// for aggregates that decide; a table has none.
+    const HISTORY: bool = false;
 
     /// Folds one event.
     fn apply(&mut self, event: Self::Event) {

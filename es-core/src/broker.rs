@@ -23,9 +23,9 @@ pub struct Fence(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct TopicId(pub [u8; 16]);
 
-impl fmt::Display for TopicId {
+impl TopicId {
     /// 22 characters of URL-safe base64 without padding, as Kafka's tools print it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub(crate) fn text(&self) -> [u8; 22] {
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let number = u128::from_be_bytes(self.0);
         let mut text = [0u8; 22];
@@ -34,7 +34,14 @@ impl fmt::Display for TopicId {
             let six = if shift >= 0 { number >> shift } else { number << -shift };
             *c = ALPHABET[(six & 63) as usize];
         }
-        f.write_str(std::str::from_utf8(&text).expect("ASCII"))
+        text
+    }
+}
+
+impl fmt::Display for TopicId {
+    /// 22 characters of URL-safe base64 without padding, as Kafka's tools print it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.text()).expect("ASCII"))
     }
 }
 

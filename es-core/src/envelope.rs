@@ -100,6 +100,13 @@ impl Provenance {
         out.extend_from_slice(&self.writer.to_be_bytes());
     }
 
+    /// Appends the id of the record that has this provenance.
+    fn write_id(&self, out: &mut Vec<u8>) {
+        write_input_id(out, self.topic, self.partition, self.offset);
+        out.push(b'-');
+        append_number(out, self.index);
+    }
+
     /// Reads the header's value; `None` if it is of another layout.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         if bytes.len() != Self::LEN || bytes[0] != Self::LAYOUT {
@@ -125,8 +132,23 @@ impl Provenance {
 impl fmt::Display for Provenance {
     /// The id of the record that has this provenance: `<topic id>-<partition>-<offset>-<index>`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}-{}", self.topic, self.partition, self.offset, self.index)
+        let mut id = Vec::with_capacity(64);
+        self.write_id(&mut id);
+        f.write_str(std::str::from_utf8(&id).expect("ASCII"))
     }
+}
+
+/// Appends the name of an input: `<topic id>-<partition>-<offset>`.
+pub(crate) fn write_input_id(out: &mut Vec<u8>, topic: TopicId, partition: i32, offset: i64) {
+    out.extend_from_slice(&topic.text());
+    out.push(b'-');
+    append_number(out, partition);
+    out.push(b'-');
+    append_number(out, offset);
+}
+
+fn append_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// What goes around an event or an outcome when it is written.
@@ -180,15 +202,15 @@ impl Writing<'_> {
     ) -> Result<(), CodecError> {
         let mut record = batch.push(place, self.provenance.timestamp);
         record.key(self.aggregate_id.as_bytes());
-        record.header_with(header::ID, |out| append(out, format_args!("{}", self.provenance)));
+        record.header_with(header::ID, |out| self.provenance.write_id(out));
         record.header(header::TYPE, name.as_bytes());
         if let Some(sequence) = sequence {
-            record.header_with(header::SEQUENCE, |out| append(out, format_args!("{sequence}")));
+            record.header_with(header::SEQUENCE, |out| append_number(out, sequence));
         }
         record.header(header::CAUSATION_ID, self.causation_id.as_bytes());
         record.header_with(header::INPUT, |out| self.provenance.write(out));
         if version != 1 {
-            record.header_with(header::DATA_VERSION, |out| append(out, format_args!("{version}")));
+            record.header_with(header::DATA_VERSION, |out| append_number(out, version));
         }
         if let Some(trace) = self.trace_parent {
             record.header(header::TRACE_PARENT, trace);
@@ -358,17 +380,24 @@ impl<'a> Headers<'a> {
             trace_parent: None,
             provenance: None,
         };
-        for (name, value) in record.headers() {
-            match name {
-                header::ID => read.id = Some(text(value, header::ID)?),
-                header::TYPE => read.name = Some(text(value, header::TYPE)?),
-                header::DATA_VERSION => read.version = number(value, header::DATA_VERSION)?,
-                header::SEQUENCE => read.sequence = number(value, header::SEQUENCE)?,
-                header::CAUSATION_ID => read.causation_id = Some(text(value, header::CAUSATION_ID)?),
-                header::CORRELATION_ID => read.correlation_id = Some(text(value, header::CORRELATION_ID)?),
-                header::TRACE_PARENT => read.trace_parent = Some(value),
-                header::INPUT => read.provenance = Some(Provenance::read(value).ok_or(EnvelopeError::Header(header::INPUT))?),
-                _ => {}
+        for (name, value) in record.raw_headers() {
+            let is = |known: &str| name == known.as_bytes();
+            if is(header::ID) {
+                read.id = Some(text(value, header::ID)?);
+            } else if is(header::TYPE) {
+                read.name = Some(text(value, header::TYPE)?);
+            } else if is(header::SEQUENCE) {
+                read.sequence = number(value, header::SEQUENCE)?;
+            } else if is(header::CAUSATION_ID) {
+                read.causation_id = Some(text(value, header::CAUSATION_ID)?);
+            } else if is(header::INPUT) {
+                read.provenance = Some(Provenance::read(value).ok_or(EnvelopeError::Header(header::INPUT))?);
+            } else if is(header::CORRELATION_ID) {
+                read.correlation_id = Some(text(value, header::CORRELATION_ID)?);
+            } else if is(header::DATA_VERSION) {
+                read.version = number(value, header::DATA_VERSION)?;
+            } else if is(header::TRACE_PARENT) {
+                read.trace_parent = Some(value);
             }
         }
         Ok(read)

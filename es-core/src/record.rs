@@ -252,19 +252,24 @@ pub struct RecordRef<'a> {
 impl<'a> RecordRef<'a> {
     /// The headers, in their order. A name that is not UTF-8 reads as an empty one.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        self.raw_headers().map(|(name, value)| (std::str::from_utf8(name).unwrap_or(""), value))
+    }
+
+    /// The headers, in their order, with the bytes of their names as they are.
+    pub fn raw_headers(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let batch = self.batch;
         let headers = &batch.headers[self.headers.start as usize..self.headers.end as usize];
-        headers.iter().map(|h| (std::str::from_utf8(batch.slice(h.name.clone())).unwrap_or(""), batch.slice(h.value.clone())))
+        headers.iter().map(|h| (batch.slice(h.name.clone()), batch.slice(h.value.clone())))
     }
 
     /// The last header of this name.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers().filter(|(n, _)| *n == name).map(|(_, v)| v).last()
+        self.raw_headers().filter(|(n, _)| *n == name.as_bytes()).map(|(_, v)| v).last()
     }
 
     /// The bytes of key, value and headers.
     pub fn byte_len(&self) -> usize {
-        let headers: usize = self.headers().map(|(n, v)| n.len() + v.len()).sum();
+        let headers: usize = self.raw_headers().map(|(n, v)| n.len() + v.len()).sum();
         headers + self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len)
     }
 

@@ -33,6 +33,8 @@ pub struct Topology {
     pub version: u32,
     /// What it does.
     pub kind: Kind,
+    /// Whether an index of each aggregate's events is kept; then there is no changelog.
+    pub history: bool,
     topics: BTreeMap<Role, String>,
     /// Where it is not `<app>-<component>`.
     group: Option<String>,
@@ -46,6 +48,10 @@ impl Topology {
         all.set_topic(Role::Commands, format!("{stream}-commands"));
         all.set_topic(Role::Events, format!("{stream}-events"));
         all.set_topic(Role::Outcomes, format!("{stream}-outcomes"));
+        all.history = A::HISTORY;
+        if A::HISTORY {
+            all.remove_topic(Role::Changelog);
+        }
         all
     }
 
@@ -61,7 +67,7 @@ impl Topology {
             (Role::Changelog, format!("{app}-{}-v{}-changelog", A::NAME, A::VERSION)),
             (Role::DeadLetters, format!("{app}-dead-letters")),
         ]);
-        Topology { app: app.to_owned(), component: A::NAME.to_owned(), version: A::VERSION, kind, topics, group: None }
+        Topology { app: app.to_owned(), component: A::NAME.to_owned(), version: A::VERSION, kind, history: false, topics, group: None }
     }
 
     /// Names a topic otherwise.

@@ -1,6 +1,10 @@
 //! Topics: what is there, creating them, changing their settings. The calls block, each for a bounded time.
 
+#[cfg(feature = "http")]
+use crate::classic_group;
 use crate::client::Logs;
+#[cfg(feature = "http")]
+use crate::config::GroupProtocol;
 use crate::config::{check_extra, client, client_error};
 use crate::error::{code_of, request_error};
 use crate::ffi::{NativeError, describe as native};
@@ -17,6 +21,10 @@ use std::time::{Duration, Instant};
 
 /// How long changed settings are waited for. A value that the broker writes in another way is never told as it was given.
 const SETTLED: Duration = Duration::from_secs(1);
+
+/// How long a coordinator may take for what must not fail.
+#[cfg(feature = "http")]
+const LONG: Duration = Duration::from_secs(60);
 
 /// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +109,21 @@ impl Admin {
             replication: topic.replication,
         };
         Ok(ClusterState { cluster, topics: found.into_iter().map(state).collect() })
+    }
+
+    /// The members of a group by their `client.id`, and the topics and partitions that each has. A group that nobody has joined has none.
+    ///
+    /// # Errors
+    /// As [`describe`](Admin::describe).
+    #[cfg(feature = "http")]
+    pub(crate) fn members(&self, group: &str, protocol: GroupProtocol) -> Result<Vec<(String, Vec<(String, i32)>)>, BrokerError> {
+        let what = format!("describing the group {group}");
+        // All brokers answer this one, or it fails.
+        let described = classic_group::describe(self.client.inner(), group, self.wait).map_err(|error| kafka_error(&what, &error))?;
+        match protocol {
+            GroupProtocol::Consumer => native::members(self.client.inner(), group, LONG).map_err(|error| native_error(&what, &error)),
+            _ => Ok(described.members.into_iter().map(|member| (member.client_id, member.partitions)).collect()),
+        }
     }
 
     /// Creates the topics and waits until they can be described. One that exists already is left as it is.

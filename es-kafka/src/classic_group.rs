@@ -19,6 +19,7 @@ pub(crate) struct Group {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) id: String,
+    pub(crate) client_id: String,
     /// Topics and partitions; none where they cannot be read.
     pub(crate) partitions: Vec<(String, i32)>,
 }
@@ -32,10 +33,11 @@ pub(crate) fn describe<C: ClientContext>(client: &Client<C>, group: &str, wait: 
     let Some(found) = list.groups().iter().find(|found| found.name() == group) else {
         return Ok(Group { stable: false, members: Vec::new() });
     };
-    let members = found
-        .members()
-        .iter()
-        .map(|member| Member { id: member.id().to_owned(), partitions: member.assignment().and_then(assignment).unwrap_or_default() });
+    let members = found.members().iter().map(|member| Member {
+        id: member.id().to_owned(),
+        client_id: member.client_id().to_owned(),
+        partitions: member.assignment().and_then(assignment).unwrap_or_default(),
+    });
     Ok(Group { stable: found.state() == "Stable", members: members.collect() })
 }
 

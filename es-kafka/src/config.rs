@@ -41,8 +41,6 @@ pub struct KafkaConfig {
     pub component: String,
     /// The process, in a streams group: its members share what it can bear. Without it the member counts as a process of its own.
     pub process_id: Option<String>,
-    /// Where this process answers queries, which the others of a streams group are told.
-    pub advertised: Option<(String, u16)>,
     /// How often a member of a streams group says that it lives, where the broker does not want it more often.
     pub heartbeat_interval: Duration,
     /// How many copies of each task a streams group keeps beside the active one, as long as there are processes for them.
@@ -70,6 +68,8 @@ pub struct KafkaConfig {
     pub commit_timeout: Duration,
     /// How much is read ahead, in bytes, at least 1 KiB.
     pub read_ahead: u64,
+    /// Where this process answers queries, `host:port`; the group's member tells it in its `client.id`, so that the others find it.
+    pub endpoint: Option<String>,
     /// Any other settings of librdkafka, for all clients of the lane: `security.protocol`, `sasl.*`, `ssl.*` and so on. They go over this
     /// crate's tuning, but may not change what exactly-once rests on.
     pub extra: BTreeMap<String, String>,
@@ -127,7 +127,6 @@ impl KafkaConfig {
             group_protocol: GroupProtocol::default(),
             component: group_id.to_owned(),
             process_id: None,
-            advertised: None,
             heartbeat_interval: Duration::from_secs(1),
             standby_replicas: 0,
             changelog_settings: Vec::new(),
@@ -141,6 +140,7 @@ impl KafkaConfig {
             transaction_timeout: Duration::from_secs(60),
             commit_timeout: Duration::from_secs(30),
             read_ahead: 32 << 20,
+            endpoint: None,
             extra: BTreeMap::new(),
         }
     }
@@ -190,8 +190,9 @@ impl KafkaConfig {
             // Without these a full queue is looked at again only after a second, and the end of a partition told only after half a one.
             ("fetch.queue.backoff.ms", "5".into()),
             ("fetch.wait.max.ms", "50".into()),
-            ("queued.min.messages", "50000".into()),
-            ("queued.max.messages.kbytes", (self.read_ahead >> 10).max(1).to_string()),
+            // Of each partition. More would not make reading faster, and each takes several times its bytes.
+            ("queued.min.messages", "10000".into()),
+            ("queued.max.messages.kbytes", (self.read_ahead >> 12).max(1).to_string()),
         ])
     }
 
@@ -208,6 +209,10 @@ impl KafkaConfig {
         ]);
         if let Some(instance) = &self.group_instance_id {
             config.set("group.instance.id", instance);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            let own = self.extra.get("client.id").map_or("es", String::as_str);
+            config.set("client.id", client_id(own, endpoint));
         }
         match self.group_protocol {
             GroupProtocol::Classic => config
@@ -266,7 +271,6 @@ impl fmt::Debug for KafkaConfig {
             .field("group_protocol", &self.group_protocol)
             .field("component", &self.component)
             .field("process_id", &self.process_id)
-            .field("advertised", &self.advertised)
             .field("heartbeat_interval", &self.heartbeat_interval)
             .field("standby_replicas", &self.standby_replicas)
             .field("changelog_settings", &self.changelog_settings)
@@ -279,9 +283,22 @@ impl fmt::Debug for KafkaConfig {
             .field("transaction_timeout", &self.transaction_timeout)
             .field("commit_timeout", &self.commit_timeout)
             .field("read_ahead", &self.read_ahead)
+            .field("endpoint", &self.endpoint)
             .field("extra", &extra)
             .finish()
     }
+}
+
+/// The `client.id` of a member that answers queries at `endpoint`.
+fn client_id(own: &str, endpoint: &str) -> String {
+    format!("{own}@{endpoint}")
+}
+
+/// The endpoint that a member's `client.id` tells.
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "the finder of owners is the server's"))]
+pub(crate) fn endpoint_of(client_id: &str) -> Option<&str> {
+    let (_, endpoint) = client_id.rsplit_once('@')?;
+    endpoint.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()).map(|_| endpoint)
 }
 
 /// Parts of names whose values are never shown: passwords, secrets, tokens, keys and certificates given in full (PEM).

@@ -6,7 +6,7 @@ use es_core::record::RecordBatch;
 use es_core::topology::Topology;
 use es_testkit::broker::{CleanupPolicy, Client, ClientConfig, Cluster, TopicConfig};
 use es_testkit::store::{MemoryDisk, MemoryStore};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +20,37 @@ pub struct Embedded {
     cluster: Cluster,
     disks: Arc<Mutex<BTreeMap<String, MemoryDisk>>>,
     ticked: Arc<Mutex<Instant>>,
+    owners: Owners,
+    lives: Lives,
 }
+
+/// The numbers of the applications that run on it.
+type Lives = Arc<Mutex<BTreeSet<usize>>>;
+
+/// An application's place on a log in memory, until it is dropped: several may run on one, as processes do on Kafka.
+pub(crate) struct Life {
+    number: usize,
+    lives: Lives,
+}
+
+impl Life {
+    /// The name under which it has its disks and its transactions; the same for one that is started anew.
+    pub(crate) fn instance(&self) -> String {
+        if self.number == 0 { FIRST.to_owned() } else { format!("{FIRST}-{}", self.number + 1) }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+/// The name of the first application on a log in memory.
+const FIRST: &str = "embedded";
+
+/// Which partitions each lane at an endpoint has, by group, and endpoint and number.
+type Owners = Arc<Mutex<BTreeMap<String, BTreeMap<(String, usize), Vec<i32>>>>>;
 
 impl Default for Embedded {
     fn default() -> Self {
@@ -34,7 +64,13 @@ impl Embedded {
         let cluster = Cluster::new("embedded").blocking(true);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         cluster.set_timestamp(now.as_millis() as i64);
-        Embedded { cluster, disks: Arc::default(), ticked: Arc::new(Mutex::new(Instant::now())) }
+        Embedded {
+            cluster,
+            disks: Arc::default(),
+            ticked: Arc::new(Mutex::new(Instant::now())),
+            owners: Owners::default(),
+            lives: Lives::default(),
+        }
     }
 
     /// Writes a record to the partition of its key. Returns partition and offset.
@@ -77,6 +113,24 @@ impl Embedded {
         }
     }
 
+    /// Notes which partitions a lane of the process at this endpoint has, for [`owners`](Embedded::owners).
+    pub(crate) fn tell_owner(&self, group: &str, endpoint: &str, status: &crate::LaneStatus) {
+        let has = status.each_task.iter().filter(|_| !status.ended).map(|task| task.partition).collect();
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.entry(group.to_owned()).or_default().insert((endpoint.to_owned(), status.lane), has);
+    }
+
+    /// Which partitions of a group each endpoint has.
+    #[cfg(feature = "http")]
+    pub(crate) fn owners(&self, group: &str) -> BTreeMap<String, Vec<i32>> {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+        for ((endpoint, _), has) in owners.get(group).into_iter().flatten() {
+            all.entry(endpoint.clone()).or_default().extend(has);
+        }
+        all
+    }
+
     /// The broker port of a lane, or of a reader beside it.
     pub(crate) fn client(&self, settings: &Settings, topology: &Topology, transactional_id: &str) -> Client {
         let topics = topology.topics().map(|(role, name)| (role, name.to_owned()));
@@ -87,7 +141,20 @@ impl Embedded {
         Client::new(&self.cluster, config)
     }
 
-    /// A component's store.
+    /// A place for one more application.
+    pub(crate) fn live(&self) -> Life {
+        let mut lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = (0..).find(|number| !lives.contains(number)).expect("there are few of them");
+        lives.insert(number);
+        Life { number, lives: self.lives.clone() }
+    }
+
+    /// A component's store in the application of this name.
+    pub(crate) fn store_of(&self, instance: &str, name: &str) -> MemoryStore {
+        if instance == FIRST { self.store(name) } else { self.store(&format!("{instance}/{name}")) }
+    }
+
+    /// A component's store in the first application.
     pub(crate) fn store(&self, name: &str) -> MemoryStore {
         let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
         MemoryStore::new(disks.entry(name.to_owned()).or_default())

@@ -3,12 +3,14 @@
 use crate::app::AppError;
 use crate::broker::KafkaBroker;
 use crate::connection::{Connection, kafka_config};
+use crate::directory::Directory;
 use crate::memory::Shares;
+use crate::queries::{Desk, Sign};
 use crate::settings::Settings;
-use crate::status::LaneStatus;
+use crate::status::{LaneStatus, TaskStatus};
 use es_core::broker::Broker;
 use es_core::clock::Clock;
-use es_core::runner::{Runner, Stats};
+use es_core::runner::{Phase, Runner, Stats};
 use es_core::state_store::StateStore;
 use es_core::task::{Logic, TaskState};
 use es_core::topology::Topology;
@@ -38,25 +40,57 @@ pub(crate) struct Lane {
     pub(crate) number: usize,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) status: Arc<Mutex<LaneStatus>>,
+    /// Where queries to this process come in; told to the others.
+    pub(crate) endpoint: Option<String>,
+    /// Where the endpoints of the others are noted.
+    pub(crate) directory: Directory,
+    /// Set whenever its group gives a sign that it is a member.
+    #[cfg_attr(not(feature = "embedded"), allow(dead_code, reason = "librdkafka tells of no heartbeat"))]
+    pub(crate) sign: Sign,
+    /// Where it takes questions.
+    pub(crate) desk: Option<Desk>,
 }
 
 /// Runs a lane on this thread until it is told to stop, or fails.
-pub(crate) fn run<L: Logic>(logic: L, lane: Lane) -> Result<Stats, AppError> {
+pub(crate) fn run<L: Logic>(logic: L, mut lane: Lane) -> Result<Stats, AppError> {
+    let desk = lane.desk.take();
     match &lane.connection {
         Connection::Kafka => {
             let mut config = kafka_config(&lane.settings, &lane.topology, Some(&lane.instance), lane.number);
             config.read_ahead = lane.shares.read_ahead;
+            config.endpoint.clone_from(&lane.endpoint);
+            config.directory = lane.directory.clone();
             let broker = KafkaBroker::new(config)?;
             let folder = lane.folder.as_ref().expect("a lane on Kafka has a state folder");
             let store = folder.component(&lane.topology.store())?;
-            drive(logic, broker, store, &lane, || {})
+            if let Some(desk) = &desk {
+                desk.wake_by(broker.waker());
+            }
+            drive(logic, broker, store, &lane, desk, KafkaBroker::member_id, |_| {})
         }
         #[cfg(feature = "embedded")]
         Connection::Embedded(embedded) => {
             let id = crate::connection::transactional_id(&lane.topology, &lane.instance, lane.number);
             let broker = embedded.client(&lane.settings, &lane.topology, &id);
-            let store = embedded.store(&lane.topology.store());
-            drive(logic, broker, store, &lane, || embedded.tick())
+            let store = embedded.store_of(&lane.instance, &lane.topology.store());
+            if let Some(desk) = &desk {
+                desk.wake_by(broker.waker());
+            }
+            drive(
+                logic,
+                broker,
+                store,
+                &lane,
+                desk,
+                |_| None,
+                |status| {
+                    embedded.tick();
+                    lane.sign.seen();
+                    if let (Some(endpoint), Some(status)) = (&lane.endpoint, status) {
+                        embedded.tell_owner(&lane.topology.group(), endpoint, status);
+                    }
+                },
+            )
         }
     }
 }
@@ -66,7 +100,9 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
     broker: B,
     store: S,
     lane: &Lane,
-    mut tick: impl FnMut(),
+    mut desk: Option<Desk>,
+    member_id: fn(&B) -> Option<String>,
+    mut tick: impl FnMut(Option<&LaneStatus>),
 ) -> Result<Stats, AppError> {
     let component = &lane.topology.component;
     tracing::info!(component, lane = lane.number, "started");
@@ -75,12 +111,19 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
     let mut reported = Instant::now();
     let (begun, mut waits) = (Instant::now(), true);
     let mut stopping = false;
+    let mut questions = false;
     loop {
-        let going = runner.step(WAIT);
-        tick();
+        let going = runner.step(if questions { Duration::ZERO } else { WAIT });
+        questions = desk.as_mut().is_some_and(|desk| desk.serve(&mut runner));
+        tick(None);
         if !going || reported.elapsed() >= REPORT {
             reported = Instant::now();
-            report(&runner, &lane.status);
+            let member_id = member_id(runner.broker());
+            let mut status = lane.status.lock().unwrap_or_else(PoisonError::into_inner);
+            report(&runner, &mut status);
+            status.member_id = member_id;
+            tick(Some(&status));
+            drop(status);
             waits &= runner.tasks().next().is_none();
             if waits && begun.elapsed() >= NEWS {
                 waits = false;
@@ -102,20 +145,23 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
     }
 }
 
-fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S, C>, status: &Mutex<LaneStatus>) {
+fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S, C>, status: &mut LaneStatus) {
     let mut restoring: Option<(u64, u64)> = None;
     let (mut tasks, mut running) = (0, 0);
+    status.each_task.clear();
     for task in runner.tasks() {
         tasks += 1;
         running += usize::from(task.state() == TaskState::Running);
+        status.each_task.push(TaskStatus { partition: task.partition(), state: task.state(), position: task.committed().input });
         if let Some((done, all)) = task.restore_progress() {
             let sum = restoring.get_or_insert((0, 0));
             sum.0 += done.max(0) as u64;
             sum.1 += all.max(0) as u64;
         }
     }
-    let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
     status.stats = *runner.stats();
+    status.partitions = runner.partitions().unwrap_or(0);
+    status.joined = matches!(runner.phase(), Phase::Running | Phase::Recovering);
     (status.tasks, status.running, status.restoring) = (tasks, running, restoring);
     status.idle = runner.is_idle();
 }

@@ -18,6 +18,8 @@ mod error;
 mod exit;
 mod ffi;
 mod former;
+#[cfg(feature = "query-client")]
+mod http;
 mod lane;
 mod memory;
 mod panics;
@@ -25,6 +27,9 @@ mod panics;
 mod program;
 #[cfg(feature = "cli")]
 mod progress;
+mod queries;
+#[cfg(feature = "query-client")]
+mod query_client;
 mod reader;
 mod running;
 mod sender;
@@ -43,10 +48,12 @@ pub use clap;
 pub use es_core::__private::{AggregateEsKafka as Aggregate, CommandEsKafka as Command, event_es_kafka as event};
 pub use es_core::*;
 pub use exit::Exit;
+#[cfg(feature = "query-client")]
+pub use query_client::{Page, PageOf, QueryClient, QueryError, Reading, State};
 pub use running::Running;
-pub use sender::Sender;
+pub use sender::{Sender, Written};
 pub use settings::Settings;
-pub use status::{ComponentStatus, LaneStatus};
+pub use status::{ComponentStatus, LaneStatus, TaskStatus};
 
 /// The README's examples are tests.
 #[cfg(doctest)]

@@ -6,10 +6,14 @@
 use crate::app::AppError;
 use crate::component::Part;
 use crate::connection::{Connection, transactional_id};
+use crate::directory::Directory;
 use crate::former;
 use crate::lane::Lane;
 use crate::memory::Shares;
 use crate::panics;
+#[cfg(feature = "http")]
+use crate::queries::{Bound, Historian, Served, Server};
+use crate::queries::{Counter, Sign, desk};
 use crate::settings::Settings;
 use crate::status::{ComponentStatus, LaneStatus};
 use crate::topics::Plan;
@@ -18,6 +22,7 @@ use es_core::state_store::StoreError;
 use es_core::task::TaskError;
 use es_core::topology::Topology;
 use es_store::{StoreFolder, StoreOptions};
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,12 +36,18 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// An application that runs, started by [`App::start`](crate::App::start). Dropping it stops it.
 pub struct Running {
+    /// Ended first: the lanes answer no longer.
+    #[cfg(feature = "http")]
+    server: Option<Server>,
     components: Vec<Handles>,
     stop: Arc<AtomicBool>,
     /// Something has failed that concerns all lanes.
     broken: Arc<AtomicBool>,
     #[cfg(feature = "embedded")]
     connection: Connection,
+    /// Given back when the lanes have ended.
+    #[cfg(feature = "embedded")]
+    _life: Option<crate::embedded::Life>,
 }
 
 /// The lanes of one component.
@@ -53,6 +64,8 @@ struct Handle {
 impl Running {
     /// Prepares topics and state folder, ends what former lives of this process have left open, and starts the lanes of each component.
     pub(crate) fn start(settings: &Settings, parts: &[Part], connection: &Connection) -> Result<Self, AppError> {
+        #[cfg(feature = "embedded")]
+        let mut life = None;
         let (folder, instance) = match connection {
             Connection::Kafka => {
                 let folder = claim_folder(settings)?;
@@ -60,7 +73,10 @@ impl Running {
                 (Some(folder), instance)
             }
             #[cfg(feature = "embedded")]
-            Connection::Embedded(_) => (None, "embedded".to_owned()),
+            Connection::Embedded(embedded) => {
+                let life = life.insert(embedded.live());
+                (None, life.instance())
+            }
         };
         let admin = connection.admin(settings)?;
         let topologies: Vec<Topology> = parts.iter().map(|part| part.topology.clone()).collect();
@@ -74,12 +90,25 @@ impl Running {
         let counts: Vec<usize> = topologies.iter().map(lanes).collect();
         tracing::info!(app = settings.app, instance, lanes = ?counts, "the application starts");
         let settings = &connection.choose_protocol(settings)?;
+        #[cfg(feature = "http")]
+        let bound = Bound::new(settings)?;
+        #[cfg(feature = "http")]
+        let endpoint = bound.as_ref().map(|bound| bound.endpoint.clone());
+        #[cfg(not(feature = "http"))]
+        let endpoint = None;
+        // What each lane answers is asked for only where somebody listens.
+        let directory = Directory::default();
+        let mut counters: BTreeMap<String, (Sign, Vec<Counter>)> = BTreeMap::new();
         let mut running = Running {
+            #[cfg(feature = "http")]
+            server: None,
             components: Vec::new(),
             stop: Arc::default(),
             broken: Arc::default(),
             #[cfg(feature = "embedded")]
             connection: connection.clone(),
+            #[cfg(feature = "embedded")]
+            _life: life,
         };
         thread::scope(|scope| {
             // The database is opened while former transactions are ended, and while the lanes initialise their producers and join their groups.
@@ -94,7 +123,15 @@ impl Running {
             let shares = Shares::of(settings.memory_limit, counts.iter().sum());
             for (part, count) in parts.iter().zip(&counts) {
                 let working = Arc::new(AtomicUsize::new(*count));
-                let lane = |number: usize| Lane {
+                let (sign, counters) = counters.entry(part.topology.component.clone()).or_default();
+                let mut desk = || {
+                    endpoint.is_some().then(|| {
+                        let (counter, desk) = desk();
+                        counters.push(counter);
+                        desk
+                    })
+                };
+                let mut lane = |number: usize| Lane {
                     topology: part.topology.clone(),
                     settings: settings.clone(),
                     shares,
@@ -104,15 +141,31 @@ impl Running {
                     number,
                     stop: running.stop.clone(),
                     status: Arc::default(),
+                    endpoint: endpoint.clone(),
+                    directory: directory.clone(),
+                    sign: sign.clone(),
+                    desk: desk(),
                 };
                 let mut handles = Handles { component: part.topology.component.clone(), lanes: Vec::new() };
-                for lane in (0..*count).map(lane) {
+                for lane in (0..*count).map(&mut lane) {
                     handles.lanes.push(spawn(part, lane, working.clone(), running.broken.clone())?);
                 }
                 running.components.push(handles);
             }
             Ok::<(), AppError>(())
         })?;
+        #[cfg(feature = "http")]
+        if let Some(bound) = bound {
+            let served = parts.iter().zip(&running.components).map(|(Part { topology, .. }, handles)| {
+                let (sign, counters) = counters.remove(&topology.component).unwrap_or_default();
+                let lanes = counters.into_iter().zip(handles.lanes.iter().map(|lane| lane.status.clone())).collect();
+                (
+                    topology.component.clone(),
+                    Served { historian: Historian::new(settings, connection, topology), topology: topology.clone(), lanes, sign },
+                )
+            });
+            running.server = Some(bound.serve(settings, connection, &instance, served.collect(), directory)?);
+        }
         folder.map_or(Ok(()), |folder| folder.ready())?;
         Ok(running)
     }
@@ -135,6 +188,12 @@ impl Running {
             }
             thread::sleep(LOOK);
         }
+    }
+
+    /// Where queries are answered, if they are: the address itself, also where the setting `listen` leaves the port to the system.
+    #[cfg(feature = "http")]
+    pub fn listens_at(&self) -> Option<std::net::SocketAddr> {
+        self.server.as_ref().map(|server| server.address)
     }
 
     /// The log in memory, when that is where the application runs.
@@ -232,7 +291,9 @@ fn end_former(folder: &StoreFolder, ids: Vec<String>, settings: &Settings, conne
 fn spawn(part: &Part, lane: Lane, working: Arc<AtomicUsize>, broken: Arc<AtomicBool>) -> Result<Handle, AppError> {
     let (component, status) = (Arc::clone(&part.component), lane.status.clone());
     let (name, number) = (lane.topology.component.clone(), lane.number);
-    *status.lock().unwrap_or_else(PoisonError::into_inner) = LaneStatus { component: name.clone(), lane: number, ..LaneStatus::default() };
+    let transactional_id = transactional_id(&lane.topology, &lane.instance, number);
+    *status.lock().unwrap_or_else(PoisonError::into_inner) =
+        LaneStatus { component: name.clone(), lane: number, transactional_id, ..LaneStatus::default() };
     let thread = thread::Builder::new().name(format!("{}{name}-{number}", panics::LANE)).spawn(move || {
         let (topology, settings, connection) = (lane.topology.clone(), lane.settings.clone(), lane.connection.clone());
         let (instance, status, stop) = (lane.instance.clone(), lane.status.clone(), lane.stop.clone());
@@ -255,7 +316,7 @@ fn spawn(part: &Part, lane: Lane, working: Arc<AtomicUsize>, broken: Arc<AtomicB
         status.lock().unwrap_or_else(PoisonError::into_inner).end(ended.as_ref().err().map(ToString::to_string));
         // Who takes its partitions over need not wait until the broker ends its transaction. The last one's ends with the next start.
         if ended.is_err() && others > 0 && settings.guarantee == Guarantee::ExactlyOnce && !stop.load(Ordering::Relaxed) {
-            let id = transactional_id(&topology, &instance, number);
+            let id = crate::connection::transactional_id(&topology, &instance, number);
             if let Err(error) = former::end(&connection, &settings, &[id]) {
                 tracing::warn!(component = topology.component, lane = number, %error, "the broker ends what the lane has left open");
             }

@@ -13,8 +13,9 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer};
+use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +33,21 @@ pub struct Sender<A: Decide> {
     source: String,
     value: Vec<u8>,
     aggregate: PhantomData<fn() -> A>,
+}
+
+/// Where a command that was written lies. As text, `PARTITION:OFFSET`, it is what a query takes as its `min_position`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The partition of its aggregate.
+    pub partition: i32,
+    /// Its offset there.
+    pub offset: i64,
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.partition, self.offset)
+    }
 }
 
 enum To {
@@ -55,6 +71,26 @@ impl<A: Decide> Sender<A> {
     /// # Errors
     /// When the command cannot be written, or an earlier one has not arrived: nothing more is sent then, so that none overtakes it.
     pub fn send(&mut self, id: &str, command_id: &str, command: &A::Command) -> Result<(), BrokerError> {
+        self.hand_over(id, command_id, command, &Receipt::default()).map(|_| ())
+    }
+
+    /// Sends a command, and waits until it is in the log. Returns where it lies: a query with this `min_position` shows what became of it.
+    ///
+    /// # Errors
+    /// As [`send`](Sender::send); and when it has not arrived in time, and may still do so.
+    pub fn send_and_wait(&mut self, id: &str, command_id: &str, command: &A::Command, timeout: Duration) -> Result<Written, BrokerError> {
+        let receipt = Receipt::default();
+        if let Some(written) = self.hand_over(id, command_id, command, &receipt)? {
+            return Ok(written);
+        }
+        self.flush(timeout)?;
+        let untold =
+            || BrokerError::new(ErrorKind::Unknown, format!("the producer has not told where the command {command_id} for {id} lies"));
+        receipt.written().ok_or_else(untold)
+    }
+
+    /// Returns where it lies, where that is known at once.
+    fn hand_over(&mut self, id: &str, command_id: &str, command: &A::Command, receipt: &Receipt) -> Result<Option<Written>, BrokerError> {
         self.value.clear();
         let unwritable = |e| BrokerError::new(ErrorKind::Fatal, format!("the command {command_id} for {id} cannot be written: {e}"));
         command.encode(&mut self.value).map_err(unwritable)?;
@@ -66,11 +102,12 @@ impl<A: Decide> Sender<A> {
             (header::SUBJECT, id),
         ];
         match &self.to {
-            To::Kafka(producer) => send(producer, &self.topic, id, headers, &self.value),
+            To::Kafka(producer) => send(producer, &self.topic, id, headers, &self.value, receipt).map(|()| None),
             #[cfg(feature = "embedded")]
             To::Embedded(embedded) => {
                 let headers = headers.map(|(name, value)| (name, value.as_bytes()));
-                embedded.produce(&self.topic, id, &headers, &self.value).map(|_| ())
+                let (partition, offset) = embedded.produce(&self.topic, id, &headers, &self.value)?;
+                Ok(Some(Written { partition, offset }))
             }
         }
     }
@@ -103,11 +140,12 @@ fn send<const N: usize>(
     id: &str,
     headers: [(&str, &str); N],
     value: &[u8],
+    receipt: &Receipt,
 ) -> Result<(), BrokerError> {
     producer.context().check()?;
     let add = |all: OwnedHeaders, (key, value)| all.insert(Header { key, value: Some(value) });
     let headers = headers.into_iter().fold(OwnedHeaders::new_with_capacity(N), add);
-    let mut record = BaseRecord::to(topic).key(id).payload(value).headers(headers);
+    let mut record = BaseRecord::with_opaque_to(topic, receipt.0.clone()).key(id).payload(value).headers(headers);
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),
@@ -123,6 +161,16 @@ fn send<const N: usize>(
 
 fn not_sent(topic: &str, error: &KafkaError) -> BrokerError {
     request_error(&format!("sending a command to {topic}"), code_of(error), &error.to_string())
+}
+
+/// Where a delivery is noted.
+#[derive(Default)]
+struct Receipt(Arc<OnceLock<Written>>);
+
+impl Receipt {
+    fn written(&self) -> Option<Written> {
+        self.0.get().copied()
+    }
 }
 
 /// Keeps the first failed delivery.
@@ -148,10 +196,14 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext<NoCustomPartitioner> for Deliveries {
-    type DeliveryOpaque = ();
+    type DeliveryOpaque = Arc<OnceLock<Written>>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+    fn delivery(&self, result: &DeliveryResult<'_>, receipt: Arc<OnceLock<Written>>) {
         use rdkafka::Message as _;
+        if let Ok(message) = result {
+            // A record is delivered once.
+            let _ = receipt.set(Written { partition: message.partition(), offset: message.offset() });
+        }
         if let Err((error, message)) = result {
             self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| not_sent(message.topic(), error));
         }

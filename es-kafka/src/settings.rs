@@ -18,7 +18,7 @@ mod value;
 
 pub(crate) use sources::topic_keys;
 pub use sources::{Origin, SettingError, SettingsError, Sources};
-pub use value::{BrokerKind, GroupChoice, Threads, TopicCreation, Value};
+pub use value::{BrokerKind, GroupChoice, HostPort, Threads, TopicCreation, Value};
 
 use crate::config::is_secret;
 use crate::memory;
@@ -137,7 +137,7 @@ settings! {
     /// How often a process says that it lives, in a streams group.
     heartbeat_interval: Duration = "heartbeat.interval", "1s";
     /// How long the loop may take between two reads before its partitions go to others.
-    max_poll_interval: Duration = "max.poll.interval", "5m";
+    max_poll_interval: Duration = "max.poll.interval", "1m";
     /// How long a transaction may be open before the broker aborts it.
     transaction_timeout: Duration = "transaction.timeout", "10s";
     /// Whether missing topics are created at the start or refused. Wrong ones are always refused.
@@ -148,6 +148,38 @@ settings! {
     replication_factor: i16 = "replication.factor", "-1";
     /// How long a shutdown may take to settle what is in flight before the process ends all the same.
     shutdown_timeout: Duration = "shutdown.timeout", "10s";
+    /// Where queries are answered over HTTP. Beyond this machine only with `query.token` or `query.tls.client.ca`.
+    listen: Option<HostPort> = "listen", "off";
+    /// Where other processes and clients find this one, when it is not as `listen` says: behind a name, say.
+    advertised_listen: Option<HostPort> = "advertised.listen", "off";
+    /// What a client must send, as `Authorization: Bearer …`. All processes of an application have the same. Best given by file or environment.
+    query_token: Option<String> = "query.token", "off";
+    /// The file of the server's certificates, PEM; with `query.tls.key` queries are answered over HTTPS only.
+    query_tls_certificate: Option<PathBuf> = "query.tls.certificate", "off";
+    /// The file of the private key, PEM.
+    query_tls_key: Option<PathBuf> = "query.tls.key", "off";
+    /// The file of the authorities, PEM, one of which must have signed a client's certificate.
+    query_tls_client_ca: Option<PathBuf> = "query.tls.client.ca", "off";
+    /// The file of the authorities, PEM, by which the other processes are known when a question is handed on to them; they are shown this process's certificate.
+    query_tls_ca: Option<PathBuf> = "query.tls.ca", "off";
+    /// The longest time for which a query may wait for the state to come up to what it asks for.
+    query_max_wait: Duration = "query.max.wait", "10s";
+    /// The most requests a second, over all clients.
+    query_max_rate: usize = "query.max.rate", "50000";
+    /// The most requests at a time.
+    query_max_concurrent: usize = "query.max.concurrent", "1024";
+    /// The most scans, counts and histories at a time.
+    query_max_scans: usize = "query.max.scans", "8";
+    /// The most connections at a time.
+    query_max_connections: usize = "query.max.connections", "1024";
+    /// The most items of one page.
+    query_max_page_items: usize = "query.max.page.items", "1000";
+    /// A page ends when it has so many bytes, roughly.
+    query_max_page_bytes: u64 = "query.max.page.bytes", "1MiB";
+    /// The largest request, in bytes of address, headers and body.
+    query_max_request_bytes: u64 = "query.max.request.bytes", "16KiB";
+    /// An owner that has had no sign of its group for longer answers as stale. Only where the group's protocol gives such signs.
+    query_max_age: Duration = "query.max.age", "2s";
     /// What is logged: a filter of tracing-subscriber, such as `info,es_core=debug`.
     log: String = "log", "info,fjall=warn,lsm_tree=warn";
 }
@@ -215,6 +247,37 @@ impl Settings {
         }
     }
 
+    /// Who may come in from outside must show something.
+    fn check_listen(&self, refuse: &mut impl FnMut(&str, String)) {
+        let tls = self.query_tls_certificate.is_some();
+        if let Some(listen) = &self.listen {
+            if cfg!(not(feature = "http")) {
+                refuse("listen", "this program was built without it: enable the feature `http` of es-kafka".to_owned());
+            }
+            if !listen.is_loopback() && self.query_token.is_none() && self.query_tls_client_ca.is_none() {
+                let address = listen.show();
+                refuse(
+                    "listen",
+                    format!(
+                        "{address} can be reached from outside, and nobody is asked who he is: set `query.token`, or `query.tls.client.ca` with certificate and key, or listen on 127.0.0.1"
+                    ),
+                );
+            }
+        }
+        if tls != self.query_tls_key.is_some() {
+            refuse("query.tls.certificate", "goes with `query.tls.key`: set both or neither".to_owned());
+        }
+        if self.query_tls_client_ca.is_some() && !tls {
+            refuse("query.tls.client.ca", "needs `query.tls.certificate` and `query.tls.key`".to_owned());
+        }
+        if tls && self.query_tls_ca.is_none() {
+            refuse("query.tls.ca", "must be set with `query.tls.certificate`: questions are handed on to other processes, whose certificates are checked by it".to_owned());
+        }
+        if self.query_token.as_ref().is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic())) {
+            refuse("query.token", "must be of visible ASCII characters, so that a header can carry it".to_owned());
+        }
+    }
+
     fn origin(&self, key: &Key) -> Origin {
         let untouched = || if (key.show)(self) == (key.show)(&Settings::new("")) { Origin::Default } else { Origin::Code };
         self.origins.get(key.name).cloned().unwrap_or_else(untouched)
@@ -272,6 +335,7 @@ impl Settings {
                 ),
             );
         }
+        self.check_listen(&mut refuse);
         if self.memory_limit < memory::LEAST {
             refuse("memory.limit", format!("must be at least {}", memory::LEAST.show()));
         }

@@ -1,6 +1,7 @@
 //! What an application is doing and has done, for who looks on: by component, and by the lanes of each.
 
 use es_core::runner::Stats;
+use es_core::task::TaskState;
 
 /// What a component is doing and has done in this process: its lanes taken together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +45,28 @@ pub struct LaneStatus {
     pub ended: bool,
     /// Why it has failed.
     pub error: Option<String>,
+    /// The number of partitions of the component; 0 until it is known.
+    pub partitions: i32,
+    /// Whether its producer is initialised, so that it takes part in its group.
+    pub joined: bool,
+    /// The id of its transactions.
+    pub transactional_id: String,
+    /// Its name in its group, once it is known.
+    pub member_id: Option<String>,
+    /// Its partitions, one by one.
+    pub each_task: Vec<TaskStatus>,
+}
+
+/// What a lane does with one of its partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskStatus {
+    /// The partition.
+    pub partition: i32,
+    /// What it is doing.
+    pub state: TaskState,
+    /// The next input that its committed state does not reflect.
+    pub position: i64,
 }
 
 impl ComponentStatus {
@@ -79,6 +102,7 @@ impl LaneStatus {
     pub(crate) fn end(&mut self, error: Option<String>) {
         (self.tasks, self.running, self.restoring, self.idle) = (0, 0, None, false);
         (self.ended, self.error) = (true, error);
+        self.each_task.clear();
     }
 }
 

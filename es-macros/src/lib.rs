@@ -120,6 +120,7 @@ pub fn event(args: TokenStream, item: TokenStream) -> TokenStream {
 /// | `version = 1` | raise it when fold or fields change: the state is then rebuilt from the log; 1 unless given |
 /// | `name = "…"` | names store and changelog; the aggregate of the events unless given |
 /// | `ignores(Audited)` | events that change nothing |
+/// | `history` | an index of its events is kept, so that its history is read one by one; see `es_core::Aggregate::HISTORY` |
 /// | `crate = name` | how es-core is called here, where it was renamed |
 ///
 /// | `#[fold(Event => verb)]` | the field afterwards |

@@ -223,6 +223,16 @@ impl<A: Aggregate, L: Logic<State = A>> TestApp<A, L> {
         self.runner.as_ref().expect("the application has crashed or was stopped: call `restart` first")
     }
 
+    /// The component.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// From its next start on the component is this one.
+    pub fn set_topology(&mut self, topology: Topology) {
+        self.topology = topology;
+    }
+
     /// The name of a topic.
     ///
     /// # Panics

@@ -104,7 +104,7 @@ impl Alone {
         let mut records = RecordBatch::new();
         records.push(place, 0).offset(offset).key(b"a").header(header::TYPE, b"Count").value(br#"{"by":1}"#);
         let logic = Commands::default();
-        let (mut stats, mut out, mut scratch) = (Stats::default(), RecordBatch::new(), String::new());
+        let (mut stats, mut out, mut scratch) = (Stats::default(), RecordBatch::new(), Vec::new());
         let fetched = Fetched { place, records, next: offset + 1 };
         self.task.handle_fetched(&logic, &mut self.store, fetched, &self.env, &mut stats).unwrap();
         self.task.process(&logic, &self.store, 1, 10, &mut out, &self.env, &mut stats, &mut scratch).unwrap();

@@ -15,6 +15,7 @@
 //! ```
 
 mod error;
+mod queries;
 mod questions;
 mod remedy;
 mod transaction;
@@ -107,7 +108,7 @@ pub struct Runner<L: Logic, B: Broker, S: StateStore, C: Clock> {
     single: bool,
     turn: usize,
     stats: Stats,
-    scratch: String,
+    scratch: Vec<u8>,
 }
 
 impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
@@ -123,6 +124,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             dead_letter_partitions: 1,
             max_event_bytes: usize::MAX,
         };
+        // It could not hold the index of events.
+        let settings = if topology.history { Settings { changelog: Changelog::Off, ..settings } } else { settings };
         let source = topology.source();
         let writer = writer(&source);
         let mut runner = Runner {
@@ -153,7 +156,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             single: false,
             turn: 0,
             stats: Stats::default(),
-            scratch: String::new(),
+            scratch: Vec::new(),
         };
         runner.ask(Question::Topics);
         runner

@@ -1,5 +1,10 @@
 //! The hot entries of a task, decoded: committed ones, and above them what uncommitted batches have made of them.
 
+mod committed;
+mod history;
+
+use self::committed::Sorted;
+use self::history::Unwritten;
 use super::entry::Entry;
 use super::layout;
 use super::memory::{Mark, Remembered, segment_of};
@@ -9,11 +14,11 @@ use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smol_str::SmolStr;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// A cache over the store, bounded by bytes. An entry leaves it only when the store holds the same value.
 ///
@@ -33,6 +38,12 @@ pub(super) struct Cache<S> {
     batches: VecDeque<Batch<S>>,
     dirty: Vec<At>,
     writing: Vec<At>,
+    /// The keys of both in order, as far as a scan has asked for it.
+    dirty_sorted: Sorted,
+    writing_sorted: Sorted,
+    /// Where committed events lie that the store's index has not got; nothing where no history is kept.
+    unindexed: Unwritten,
+    indexing: Unwritten,
 }
 
 /// What entries were before an uncommitted batch first touched them, in the order in which it did.
@@ -55,7 +66,7 @@ pub(super) struct At(u32);
 #[derive(Debug)]
 struct Slot<S> {
     /// `None`: the slot is free.
-    key: Option<Arc<str>>,
+    key: Option<SmolStr>,
     entry: Entry<S>,
     /// What it was before the newest of the uncommitted batches that changed it.
     undo: Option<UndoAt>,
@@ -116,6 +127,10 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
             batches: VecDeque::new(),
             dirty: Vec::new(),
             writing: Vec::new(),
+            dirty_sorted: Sorted::default(),
+            writing_sorted: Sorted::default(),
+            unindexed: Unwritten::default(),
+            indexing: Unwritten::default(),
         }
     }
 
@@ -143,7 +158,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         }
         let (entry, encoded) = read(store, task, id)?.unwrap_or_default();
         self.make_room();
-        let mut slot = Slot::new(Some(Arc::from(id)), entry, encoded);
+        let mut slot = Slot::new(Some(SmolStr::from(id)), entry, encoded);
         slot.weight = slot.weigh();
         self.bytes += slot.weight;
         let at = match self.free.pop() {
@@ -271,7 +286,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
     }
 
     /// The key of an entry that a batch has touched.
-    pub(super) fn key(&self, at: At) -> &Arc<str> {
+    pub(super) fn key(&self, at: At) -> &SmolStr {
         self.slots[at.0 as usize].key.as_ref().expect("a slot in use has a key")
     }
 
@@ -304,6 +319,9 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
     pub(super) fn take_dirty(&mut self, batch: &mut WriteBatch) -> Result<(), (String, String)> {
         assert!(self.writing.is_empty(), "one store write at a time");
         self.writing = std::mem::take(&mut self.dirty);
+        self.writing_sorted = std::mem::take(&mut self.dirty_sorted);
+        self.indexing = std::mem::take(&mut self.unindexed);
+        self.indexing.write(batch);
         for at in &self.writing {
             let slot = &mut self.slots[at.0 as usize];
             slot.dirty = false;
@@ -337,6 +355,8 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         for at in std::mem::take(&mut self.writing) {
             self.slots[at.0 as usize].writing = false;
         }
+        self.writing_sorted = Sorted::default();
+        self.indexing = Unwritten::default();
     }
 
     /// Evicts clean entries that were not used lately, a few, when the cache is full. If none is clean it grows: the caller writes dirty
@@ -370,7 +390,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
 }
 
 impl<S: Clone> Slot<S> {
-    fn new(key: Option<Arc<str>>, entry: Entry<S>, encoded: usize) -> Self {
+    fn new(key: Option<SmolStr>, entry: Entry<S>, encoded: usize) -> Self {
         let stored = entry.memory.sealed();
         let encoded = u32::try_from(encoded).unwrap_or(u32::MAX);
         Slot { key, entry, undo: None, encoded, weight: 0, stored, noted: 0, dirty: false, writing: false, used: true }
@@ -385,8 +405,9 @@ impl<S: Clone> Slot<S> {
     }
 
     fn weigh(&self) -> usize {
-        // The slot, its place in the index, the key with its counts, the memory, and for the state what it takes on disk.
-        size_of::<Self>() + 16 + self.id().len() + 16 + self.entry.memory.weight() + self.encoded as usize
+        // The slot, its place in the index, a key that does not fit in it, the memory, and for the state what it takes on disk.
+        let key = self.key.as_ref().filter(|key| key.is_heap_allocated()).map_or(0, |key| key.len() + 16);
+        size_of::<Self>() + 16 + key + self.entry.memory.weight() + self.encoded as usize
     }
 }
 

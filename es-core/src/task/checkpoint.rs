@@ -7,12 +7,12 @@
 use super::layout::Position;
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
-use std::sync::Arc;
+use smol_str::SmolStr;
 
 /// What is due to the changelog.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
-    unlogged: IndexSet<Arc<str>, FxBuildHasher>,
+    unlogged: IndexSet<SmolStr, FxBuildHasher>,
     /// Counts the times that `unlogged` was emptied, from 1.
     passes: u64,
     pass: Option<Pass>,
@@ -23,14 +23,14 @@ pub(super) struct Checkpoint {
 /// A checkpoint under way: the entries it still has to write, and the position that its marker will tell.
 #[derive(Debug)]
 struct Pass {
-    left: Vec<Arc<str>>,
+    left: Vec<SmolStr>,
     marker: Position,
 }
 
 /// What one batch writes of a checkpoint.
 #[derive(Debug, Default)]
 pub(super) struct Logged {
-    pub(super) ids: Vec<Arc<str>>,
+    pub(super) ids: Vec<SmolStr>,
     /// With the last entries.
     pub(super) marker: Option<Position>,
     /// Whether the changelog then has all, what the batch itself has changed included.
@@ -49,7 +49,7 @@ impl Checkpoint {
     /// An entry has changed, and the changelog may not have it.
     pub(super) fn note(&mut self, id: &str) {
         if !self.unlogged.contains(id) {
-            self.unlogged.insert(Arc::from(id));
+            self.unlogged.insert(SmolStr::from(id));
         }
     }
 
@@ -65,7 +65,7 @@ impl Checkpoint {
 
     /// What a batch writes that has changed `changed` entries. `touched`: those of them that are not noted for this [`pass`](Self::pass); all where it
     /// [is direct](Self::is_direct). `due`: a new pass may begin.
-    pub(super) fn next(&mut self, due: bool, changed: usize, touched: Vec<Arc<str>>, committed: Position) -> Logged {
+    pub(super) fn next(&mut self, due: bool, changed: usize, touched: Vec<SmolStr>, committed: Position) -> Logged {
         if self.is_direct(due) {
             return Logged { ids: touched, marker: Some(committed), is_all: true };
         }
@@ -97,11 +97,11 @@ impl Checkpoint {
 mod tests {
     use super::*;
 
-    fn ids(range: std::ops::Range<usize>) -> Vec<Arc<str>> {
-        range.map(|n| Arc::from(n.to_string())).collect()
+    fn ids(range: std::ops::Range<usize>) -> Vec<SmolStr> {
+        range.map(|n| SmolStr::from(n.to_string())).collect()
     }
 
-    fn next(checkpoint: &mut Checkpoint, due: bool, touched: Vec<Arc<str>>, committed: Position) -> Logged {
+    fn next(checkpoint: &mut Checkpoint, due: bool, touched: Vec<SmolStr>, committed: Position) -> Logged {
         checkpoint.next(due, touched.len(), touched, committed)
     }
 
@@ -137,6 +137,6 @@ mod tests {
         let logged = next(&mut checkpoint, true, ids(3..4), at(2));
         assert_eq!((logged.ids.len(), logged.marker), (2, Some(at(2))));
         checkpoint.note("x");
-        assert_eq!(next(&mut checkpoint, true, vec![], at(3)).ids, [Arc::from("x")]);
+        assert_eq!(next(&mut checkpoint, true, vec![], at(3)).ids, [SmolStr::from("x")]);
     }
 }

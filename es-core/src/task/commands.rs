@@ -5,17 +5,16 @@ use super::entry::{Seen, command_digest, id_digest, remembered};
 use super::error::TaskError;
 use super::layout::{LastEvent, MAX_ID_BYTES};
 use super::replay::catch;
-use super::step::{Logic, Step};
+use super::step::{Emitted, Logic, Step};
 use crate::aggregate::{Context, Decide};
 use crate::command::Command;
 use crate::dead_letter::Cause;
-use crate::envelope::{Headers, Outcome, Provenance, Writing, key};
+use crate::envelope::{Headers, Outcome, Provenance, Writing, key, write_input_id};
 use crate::event::{DecodeError, Event as _};
 use crate::partition::partition_of;
 use crate::record::{Place, RecordBatch, RecordRef, Role};
 use crate::state_store::StateStore;
 use crate::topology::Kind;
-use std::fmt::Write as _;
 use std::marker::PhantomData;
 
 /// Commands of the aggregate `A`.
@@ -99,12 +98,14 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
         step.stats.duplicates += 1;
         return Ok(());
     }
-    step.scratch.clear();
-    match headers.id {
-        Some(own) => step.scratch.push_str(own),
-        None => write!(step.scratch, "{}-{}-{}", env.topics.input, step.task, input.offset).expect("a string takes all"),
-    }
-    let command_id = step.scratch.as_str();
+    let command_id = match headers.id {
+        Some(own) => own,
+        None => {
+            step.scratch.clear();
+            write_input_id(step.scratch, env.topics.input, step.task, input.offset);
+            std::str::from_utf8(step.scratch).expect("it is ASCII")
+        }
+    };
 
     let verdict = if seen == Seen::Other {
         Verdict::Outcome(Outcome::Conflict)
@@ -159,6 +160,10 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
                 writing.provenance.index += 1;
             }
             writing.provenance.index -= 1;
+            if env.topology.history {
+                let count = count as u64;
+                step.emitted.push(Emitted { at, first: change.sequence + 1 - count, count });
+            }
             change.state = Some(state);
             change.present = true;
             change.events_through = input.offset + 1;

@@ -85,6 +85,31 @@ impl<S: DeserializeOwned> Entry<S> {
     }
 }
 
+/// An entry without its state.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Head {
+    /// As in [`Entry`].
+    pub sequence: u64,
+    /// As in [`Entry`].
+    pub events_through: i64,
+    /// As in [`Entry`].
+    pub outcomes_through: i64,
+    /// As in [`Entry`]; the sealed segments are not there.
+    pub memory: Memory,
+    /// As in [`Entry`].
+    pub present: bool,
+}
+
+impl Head {
+    /// Reads the beginning of an entry's value.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn read(value: &[u8]) -> Result<Self, CodecError> {
+        layout::read_beginning(value)
+    }
+}
+
 /// What is kept of a command id.
 pub(super) fn remembered(id: [u8; 16], from: &Provenance) -> Remembered {
     Remembered { id, digest: from.digest, offset: from.offset, time: from.timestamp }
@@ -123,6 +148,17 @@ mod tests {
             [entry.seen(&[1; 16], 7, 0), entry.seen(&[1; 16], 8, 0), entry.seen(&[2; 16], 7, 0), entry.seen(&[1; 16], 7, 101)],
             [Seen::Same, Seen::Other, Seen::Never, Seen::Never]
         );
+    }
+
+    #[test]
+    fn a_head_is_the_beginning_of_its_entry() {
+        let mut entry =
+            Entry { sequence: 3, events_through: 9, outcomes_through: 4, present: true, state: "x".to_owned(), ..Entry::default() };
+        entry.remember([1; 16], &from(5, 100, 7), 0);
+        let mut bytes = Vec::new();
+        layout::write(&entry, &mut bytes).unwrap();
+        let head = Head::read(&bytes).unwrap();
+        assert_eq!((head.sequence, head.events_through, head.outcomes_through, head.present), (3, 9, 4, true));
     }
 
     /// The digests go to disk and to other versions of this program.

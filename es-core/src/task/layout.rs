@@ -8,6 +8,8 @@
 //! | `03` | [`Position`]: the newest marker that the changelog is known to have | yes | |
 //! | `10` + id | [`Entry`](super::entry::Entry) | yes | yes |
 //! | `11` + id + number (4 bytes, big endian) | a sealed segment of the entry's [`Memory`](super::memory::Memory) | yes | yes |
+//! | `04` | the next offset of the events topic that the index of events does not have | where a history is kept | |
+//! | `12` + length of id (2 bytes) + id + sequence (8 bytes), big endian | the offsets of events from this one on | where a history is kept | |
 //!
 //! The first bytes never change their meaning; new kinds take new ones.
 
@@ -30,8 +32,12 @@ pub const LOGGED: &[u8] = &[0x03];
 pub const ENTRY: u8 = 0x10;
 /// The first byte of a segment's key.
 pub const SEGMENT: u8 = 0x11;
+/// The key of how far the index of events goes: to the position, or it is not whole.
+pub const INDEXED: &[u8] = &[0x04];
+/// The first byte of a key of the index of events.
+pub const INDEX: u8 = 0x12;
 /// The longest id of an aggregate, in bytes.
-pub const MAX_ID_BYTES: usize = MAX_KEY_BYTES - 5;
+pub const MAX_ID_BYTES: usize = MAX_KEY_BYTES - 11;
 
 /// The layout of the values.
 const LAYOUT: u8 = 2;
@@ -135,6 +141,27 @@ pub fn segment_of(key: &[u8]) -> Option<(&str, u32)> {
     }
 }
 
+/// What the keys of an aggregate's index of events begin with.
+pub fn index_keys(id: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(11 + id.len());
+    key.push(INDEX);
+    key.extend_from_slice(&u16::try_from(id.len()).unwrap_or(u16::MAX).to_be_bytes());
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// The key of the offsets of an aggregate's events from this one on.
+pub fn index_key(id: &str, sequence: u64) -> Vec<u8> {
+    let mut key = index_keys(id);
+    key.extend_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// The sequence in a key that begins with the index's [`index_keys`] of `id`.
+pub fn index_sequence(key: &[u8], id: &str) -> Option<u64> {
+    key.get(3 + id.len()..)?.try_into().ok().map(u64::from_be_bytes)
+}
+
 /// Appends a value.
 ///
 /// # Errors
@@ -156,6 +183,17 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     }
 }
 
+/// Reads what a value begins with, and passes over the rest.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_beginning<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    match bytes {
+        [LAYOUT, rest @ ..] => postcard::take_from_bytes(rest).map(|(value, _)| value).map_err(|e| CodecError(e.to_string())),
+        other => read(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +204,8 @@ mod tests {
         assert_eq!(segment_of(&segment_key("é-1", 258)), Some(("é-1", 258)));
         assert_eq!((entry_id(POSITION), entry_id(&[]), entry_id(&segment_key("a", 1))), (None, None, None));
         assert_eq!((segment_of(POSITION), segment_of(&[]), segment_of(&entry_key("abcdef"))), (None, None, None));
+        assert_eq!(index_sequence(&index_key("é-1", 258), "é-1"), Some(258));
+        assert!(index_key("ab", 1).starts_with(&index_keys("ab")) && !index_key("ab", 1).starts_with(&index_keys("a")));
         let mut bytes = Vec::new();
         write(&Position::START, &mut bytes).unwrap();
         assert_eq!(read::<Position>(&bytes).unwrap(), Position::START);

@@ -25,6 +25,7 @@ mod table;
 pub mod entry;
 pub mod layout;
 pub mod memory;
+pub mod query;
 pub mod replay;
 
 pub use commands::Commands;
@@ -42,9 +43,10 @@ use checkpoint::{Checkpoint, Logged};
 use entry::Entry;
 use layout::{Identity, LastEvent, Position};
 use restore::Restore;
+use smol_str::SmolStr;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
+use step::Emitted;
 
 /// What a task is doing. See the [module](self) for the diagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,7 +136,9 @@ struct Pending {
     logged: Logged,
     marker: Option<Position>,
     /// Entries whose memory has sealed segments, and those of them that the changelog has with this batch.
-    sealed: Vec<(Arc<str>, Range<u32>)>,
+    sealed: Vec<(SmolStr, Range<u32>)>,
+    /// Its events in their order, where a history is kept.
+    emitted: Vec<Emitted>,
 }
 
 #[derive(Debug)]
@@ -267,14 +271,22 @@ impl<L: Logic> Task<L> {
         out: &mut RecordBatch,
         env: &Env,
         stats: &mut Stats,
-        scratch: &mut String,
+        scratch: &mut Vec<u8>,
     ) -> Result<usize, TaskError> {
         if self.state != TaskState::Running || self.inbox.is_empty() || limit == 0 {
             return Ok(0);
         }
         if self.pending.back().is_none_or(|p| p.batch != batch) {
             let before = self.position;
-            self.pending.push_back(Pending { batch, before, after: before, logged: Logged::default(), marker: None, sealed: Vec::new() });
+            self.pending.push_back(Pending {
+                batch,
+                before,
+                after: before,
+                logged: Logged::default(),
+                marker: None,
+                sealed: Vec::new(),
+                emitted: Vec::new(),
+            });
         }
         let pending = self.pending.back_mut().expect("it was just made");
         let mut step = Step {
@@ -287,6 +299,7 @@ impl<L: Logic> Task<L> {
             env,
             stats,
             scratch,
+            emitted: &mut pending.emitted,
             refuse: self.refuse,
         };
         let mut taken = 0;
@@ -387,6 +400,14 @@ impl<L: Logic> Task<L> {
         let last = |role| delivered.iter().find(|d| d.place == Place::new(role, self.partition)).map(|d| d.last);
         let mut committed = Position { events: self.committed.events, outcomes: self.committed.outcomes, ..pending.after };
         if let Some(offset) = last(Role::Events) {
+            // They lie next to each other, unless a writer that has been fenced since was at it too. Then they lie before these places: whoever reads there looks.
+            let mut next = offset + 1 - pending.emitted.iter().map(|one| one.count as i64).sum::<i64>();
+            for Emitted { at, first, count } in &pending.emitted {
+                for sequence in *first..first + count {
+                    self.cache.index(*at, sequence, next);
+                    next += 1;
+                }
+            }
             committed.events = offset + 1;
             if let Some(event) = committed.last_event.as_mut().filter(|e| e.offset == LastEvent::UNDELIVERED) {
                 event.offset = offset;
@@ -583,4 +604,7 @@ fn put_position(batch: &mut WriteBatch, position: &Position, logged: &Position, 
     batch.put_with(layout::IDENTITY, |bytes| layout::write(&identity, bytes).expect("an identity can be written"));
     batch.put_with(layout::POSITION, |bytes| layout::write(position, bytes).expect("a position can be written"));
     batch.put_with(layout::LOGGED, |bytes| layout::write(logged, bytes).expect("a position can be written"));
+    if env.topology.history {
+        batch.put_with(layout::INDEXED, |bytes| layout::write(&position.events, bytes).expect("an offset can be written"));
+    }
 }

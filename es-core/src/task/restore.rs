@@ -104,6 +104,7 @@ impl<L: Logic> Task<L> {
     /// When the topics are not the ones that the state came from, when offsets are missing or out of range, or the store fails.
     pub fn open<S: StateStore>(&mut self, store: &mut S, ends: Ends, env: &Env) -> Result<(), TaskError> {
         let identity = self.read::<S, Identity>(store, layout::IDENTITY)?;
+        let identity_is_known = identity.is_some();
         if let Some(known) = identity {
             if known.cluster != env.topics.cluster {
                 tracing::warn!(
@@ -128,6 +129,16 @@ impl<L: Logic> Task<L> {
                 );
                 self.clear(store)?;
                 return self.start(store, ends, Source::Log, env);
+            }
+        }
+        if env.topology.history && identity_is_known {
+            let (position, indexed) = (self.read::<S, Position>(store, layout::POSITION)?, self.read::<S, i64>(store, layout::INDEXED)?);
+            if position.is_some_and(|position| indexed != Some(position.events)) {
+                tracing::warn!(
+                    task = self.partition,
+                    "the store has no whole index of events: the state is folded from the log, and the index made"
+                );
+                self.clear(store)?;
             }
         }
         self.start(store, ends, Source::Store, env)
@@ -352,8 +363,12 @@ impl<L: Logic> Task<L> {
                 .load(store, self.partition, &envelope.aggregate_id)
                 .map_err(|error| TaskError::Store { task: self.partition, error })?;
             // A fold that fails in the middle leaves a torn entry, and stops the task.
+            let number = envelope.sequence;
             let folded = replay::event(self.cache.entry(at), envelope, horizon, sequence).map_err(|why| unusable(env, &record, why))?;
             if let Folded::Changed { remembered } = folded {
+                if env.topology.history {
+                    self.cache.index(at, number, record.offset);
+                }
                 self.cache.replayed(at, remembered);
             }
             self.committed.events = record.offset + 1;
@@ -407,7 +422,7 @@ impl<L: Logic> Task<L> {
         env: &Env,
         stats: &mut Stats,
     ) -> Result<(), TaskError> {
-        let (mut out, mut scratch) = (RecordBatch::new(), String::new());
+        let (mut out, mut scratch) = (RecordBatch::new(), Vec::new());
         let until = self.restore_mut().events.until;
         for id in fetched.records.iter().filter(|r| r.offset < until).filter_map(|r| r.key.and_then(|key| std::str::from_utf8(key).ok())) {
             self.note_unlogged(id, env);
@@ -422,6 +437,7 @@ impl<L: Logic> Task<L> {
             env,
             stats,
             scratch: &mut scratch,
+            emitted: &mut Vec::new(),
             refuse: None,
         };
         for record in fetched.records.iter().filter(|r| r.offset < until) {

@@ -81,9 +81,20 @@ pub struct Step<'a, A, S> {
     pub(super) out: &'a mut RecordBatch,
     pub(super) env: &'a Env,
     pub(super) stats: &'a mut Stats,
-    pub(super) scratch: &'a mut String,
+    pub(super) scratch: &'a mut Vec<u8>,
+    /// Events that were emitted, where a history is kept.
+    pub(super) emitted: &'a mut Vec<Emitted>,
     /// The input that comes next at this position is one whose records the broker has refused as too large; those behind it are not.
     pub(super) refuse: Option<i64>,
+}
+
+/// Events of one decision, as many as lie next to each other on the events topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Emitted {
+    pub(super) at: At,
+    /// The number of the first.
+    pub(super) first: u64,
+    pub(super) count: u64,
 }
 
 impl<A: Aggregate, S> Step<'_, A, S> {

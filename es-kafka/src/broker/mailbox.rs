@@ -16,11 +16,12 @@ pub(crate) struct Mailbox<T> {
 struct State<T> {
     items: VecDeque<T>,
     rung: bool,
+    woken: bool,
 }
 
 impl<T> Default for Mailbox<T> {
     fn default() -> Self {
-        Mailbox { state: Mutex::new(State { items: VecDeque::new(), rung: false }), changed: Condvar::new() }
+        Mailbox { state: Mutex::new(State { items: VecDeque::new(), rung: false, woken: false }), changed: Condvar::new() }
     }
 }
 
@@ -37,6 +38,17 @@ impl<T> Mailbox<T> {
         self.changed.notify_one();
     }
 
+    /// Ends the owner's wait, the present one or the next, though there is nothing for it here.
+    pub(crate) fn wake(&self) {
+        self.lock().woken = true;
+        self.changed.notify_one();
+    }
+
+    /// Whether the wait was ended by [`wake`](Mailbox::wake); from now on it is not.
+    pub(crate) fn take_wake(&self) -> bool {
+        std::mem::take(&mut self.lock().woken)
+    }
+
     /// The oldest item.
     pub(crate) fn pop(&self) -> Option<T> {
         self.lock().items.pop_front()
@@ -47,11 +59,11 @@ impl<T> Mailbox<T> {
         self.lock().rung = false;
     }
 
-    /// Waits until there is an item, or the bell rings where `bell` is wanted; false when `until` came first.
+    /// Waits until there is an item, the bell rings where `bell` is wanted, or somebody wakes it; false when `until` came first.
     pub(crate) fn wait(&self, until: Instant, bell: bool) -> bool {
         let mut state = self.lock();
         loop {
-            if !state.items.is_empty() || (bell && state.rung) {
+            if !state.items.is_empty() || (bell && state.rung) || state.woken {
                 return true;
             }
             let left = until.saturating_duration_since(Instant::now());

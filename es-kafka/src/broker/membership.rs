@@ -58,6 +58,7 @@ pub(super) enum Command {
 pub(super) struct Presence {
     waiting: AtomicBool,
     polls: AtomicU64,
+    member: Mutex<Option<String>>,
 }
 
 impl Presence {
@@ -74,6 +75,19 @@ impl Presence {
     /// How many polls have ended.
     pub(super) fn polls(&self) -> u64 {
         self.polls.load(Ordering::Relaxed)
+    }
+
+    /// It has joined under this id.
+    pub(super) fn set_member(&self, id: &str) {
+        let mut member = self.member.lock().unwrap_or_else(PoisonError::into_inner);
+        if member.as_deref() != Some(id) {
+            *member = Some(id.to_owned());
+        }
+    }
+
+    /// The member's id, once it has joined.
+    pub(super) fn member(&self) -> Option<String> {
+        self.member.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The lane goes to work.
@@ -259,7 +273,11 @@ impl Membership {
             return;
         }
         let Some(snapshot) = self.consumer.as_ref().and_then(GroupMetadata::of).filter(GroupMetadata::is_member) else { return };
+        let member = snapshot.member();
         let (fence, new) = self.fences.issue(snapshot);
+        if new {
+            self.presence.set_member(&member);
+        }
         if new && !self.handed.is_empty() {
             self.inbox.push(BrokerEvent::Renewed { fence });
         }

@@ -106,7 +106,7 @@ impl KafkaBroker {
     }
 
     /// Where the process answers that has this task, as far as the group tells: in a streams group, for processes that are
-    /// [advertised](KafkaConfig::advertised).
+    /// [listening](KafkaConfig::endpoint).
     pub fn owner(&self, task: i32) -> Option<String> {
         self.config.directory.owner(&self.config.component, task)
     }
@@ -114,6 +114,17 @@ impl KafkaBroker {
     /// Where the processes answer that keep a copy of this task, as far as the group tells.
     pub fn standbys(&self, task: i32) -> Vec<String> {
         self.config.directory.standbys(&self.config.component, task)
+    }
+
+    /// Ends the wait of its poll, the present one or the next, from any thread.
+    pub(crate) fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let inbox = self.inbox.clone();
+        move || inbox.wake()
+    }
+
+    /// Its name in the group, once it has joined.
+    pub(crate) fn member_id(&self) -> Option<String> {
+        self.presence.member()
     }
 
     fn reader(&mut self) -> &mut Reader {
@@ -160,7 +171,7 @@ impl Broker for KafkaBroker {
             if hungry && let Some(next) = self.reader().next() {
                 return Some(next.map_or_else(BrokerEvent::Failed, BrokerEvent::Fetched));
             }
-            if !self.inbox.wait(until, hungry) {
+            if !self.inbox.wait(until, hungry) || self.inbox.take_wake() {
                 return None;
             }
         }

@@ -81,7 +81,7 @@ mod tests {
     fn look(stable: bool, members: &[(&str, &[i32])]) -> Look {
         let member = |(id, partitions): &(&str, &[i32])| {
             let partitions = partitions.iter().map(|p| ("in".to_owned(), *p)).collect();
-            Member { id: (*id).to_owned(), partitions }
+            Member { id: (*id).to_owned(), client_id: String::new(), partitions }
         };
         Look { group: Group { stable, members: members.iter().map(member).collect() }, partitions: 4 }
     }

@@ -198,6 +198,7 @@ impl StreamsMembership {
                 }
                 tracing::trace!(group = self.config.group_id, ?heartbeat, ?answer, "heartbeat");
                 self.member.handle_answer(answer, now);
+                self.presence.set_member(&self.info.id);
             }
             Err(failure) => {
                 let (Failure::NotNow(text)
@@ -340,8 +341,14 @@ fn member_info(config: &KafkaConfig, id: String, security: &Security) -> Result<
         rack: security.rack().map(str::to_owned),
         rebalance_timeout: i32::try_from(config.max_poll_interval.as_millis()).unwrap_or(i32::MAX),
         topology: Subtopology { id: "0".to_owned(), source, changelog },
-        endpoint: config.advertised.clone(),
+        endpoint: config.endpoint.as_deref().and_then(host_and_port),
     })
+}
+
+/// The parts of `host:port`.
+fn host_and_port(endpoint: &str) -> Option<(String, u16)> {
+    let (host, port) = endpoint.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?))
 }
 
 fn failure_of_call(error: &CallError) -> Failure {

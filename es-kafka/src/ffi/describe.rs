@@ -18,6 +18,12 @@ use rdkafka::bindings::{
     rd_kafka_event_error_string, rd_kafka_event_log, rd_kafka_event_t, rd_kafka_mem_free, rd_kafka_queue_destroy, rd_kafka_queue_get_main,
     rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_resp_err_t, rd_kafka_t,
 };
+#[cfg(feature = "http")]
+use rdkafka::bindings::{
+    rd_kafka_ConsumerGroupDescription_error, rd_kafka_ConsumerGroupDescription_member, rd_kafka_ConsumerGroupDescription_member_count,
+    rd_kafka_DescribeConsumerGroups, rd_kafka_DescribeConsumerGroups_result_groups, rd_kafka_MemberAssignment_partitions,
+    rd_kafka_MemberDescription_assignment, rd_kafka_MemberDescription_client_id, rd_kafka_event_DescribeConsumerGroups_result,
+};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::types::RDKafkaErrorCode;
 use std::collections::BTreeMap;
@@ -123,6 +129,58 @@ pub(crate) fn offsets<C: ClientContext>(
             found.insert((text(told.topic), told.partition), told.offset);
         }
         Ok(found)
+    }
+}
+
+/// The members of a KIP-848 group by their `client.id`, and the topics and partitions that each has.
+///
+/// librdkafka ends the process by a failed assertion when the coordinator does not answer in time (#4605; seen with 2.12.1): ask only where brokers have just answered,
+/// and give them long.
+#[cfg(feature = "http")]
+pub(crate) fn members<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    wait: Duration,
+) -> Result<Vec<(String, Vec<(String, i32)>)>, NativeError> {
+    let rk = client.native_ptr();
+    let name = c_string(group)?;
+    let mut names = [name.as_ptr()];
+    let operation = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+    // SAFETY: the name lives during the call, which copies it; the answer's parts live as long as the event, and are copied. Lists may be null
+    // where a member has nothing.
+    unsafe {
+        let answer = ask(rk, operation, wait, |options, queue| {
+            rd_kafka_DescribeConsumerGroups(rk, names.as_mut_ptr(), names.len(), options, queue)
+        })?;
+        let (mut members, mut count) = (Vec::new(), 0);
+        let result = rd_kafka_event_DescribeConsumerGroups_result(answer.0.as_ptr());
+        let groups = rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
+        for i in 0..count {
+            let described = *groups.add(i);
+            let error = rd_kafka_ConsumerGroupDescription_error(described);
+            if !error.is_null() {
+                let code = rd_kafka_error_code(error);
+                // Nobody has joined it yet.
+                if code == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND {
+                    continue;
+                }
+                failure(code, || text(rd_kafka_error_string(error)))?;
+            }
+            for n in 0..rd_kafka_ConsumerGroupDescription_member_count(described) {
+                let member = rd_kafka_ConsumerGroupDescription_member(described, n);
+                let mut partitions = Vec::new();
+                let assignment = rd_kafka_MemberDescription_assignment(member);
+                let list = if assignment.is_null() { ptr::null() } else { rd_kafka_MemberAssignment_partitions(assignment) };
+                if !list.is_null() {
+                    for at in 0..usize::try_from((*list).cnt).unwrap_or(0) {
+                        let one = &*(*list).elems.add(at);
+                        partitions.push((text(one.topic), one.partition));
+                    }
+                }
+                members.push((text(rd_kafka_MemberDescription_client_id(member)), partitions));
+            }
+        }
+        Ok(members)
     }
 }
 

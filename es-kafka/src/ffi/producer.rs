@@ -95,7 +95,7 @@ impl Producer {
     /// # Errors
     /// [`RDKafkaErrorCode::QueueFull`]: [`poll`](Self::poll) and try again.
     pub(crate) fn produce(&self, out: &Outgoing<'_>) -> Result<(), NativeError> {
-        let (record, headers) = (&out.record, out.record.headers());
+        let (record, headers) = (&out.record, out.record.raw_headers());
         let memory = |bytes: Option<&[u8]>| Value { mem: bytes.map_or(Memory { ptr: ptr::null_mut(), size: 0 }, memory_of) };
         let mut arguments = [
             argument(rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT, Value { rkt: self.topics[out.topic] }),

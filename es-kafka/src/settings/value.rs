@@ -285,6 +285,62 @@ impl Value for String {
     }
 }
 
+/// What can be left out.
+impl<T: Value> Value for Option<T> {
+    fn kind() -> String {
+        format!("{}, or off", T::kind())
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(None) } else { T::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "off".to_owned(), T::show)
+    }
+}
+
+/// Where a process listens, or where others find it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name or an address; an IPv6 address is in brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// Whether nobody outside of this machine can come in.
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl Value for HostPort {
+    fn kind() -> String {
+        "host:port".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not an address: write `host:port`, such as 127.0.0.1:8080 or [::1]:8080");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let legal = match bracketed {
+            Some(inside) => inside.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')),
+        };
+        match port.parse() {
+            Ok(port) if legal => Ok(HostPort { host: host.to_owned(), port }),
+            _ => Err(wrong()),
+        }
+    }
+
+    fn show(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
 impl Value for PathBuf {
     fn kind() -> String {
         "path".into()
@@ -329,6 +385,8 @@ mod tests {
         check::<Changelog>(&["each-commit", "checkpoint:30", "off"], &["checkpoint", "checkpoint:0", "checkpoint:x", "on"]);
         check::<Guarantee>(&["exactly-once", "at-least-once"], &["exactly_once", ""]);
         check::<PathBuf>(&["/var/lib/bank"], &["", " "]);
+        check::<HostPort>(&["localhost:0", "10.0.0.1:80", "[::1]:8080"], &["", "8080", ":80", "a b:1", "::1:80", "host:99999"]);
+        check::<Option<usize>>(&["off", "5"], &["", "none", "0"]);
     }
 
     #[test]

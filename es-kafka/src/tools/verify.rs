@@ -5,9 +5,10 @@
 //! hold what its aggregate came to at the input that the record names; where the changelog is written with each commit, the newest record must also be of the newest state. Memory is bounded: a partition with many
 //! aggregates is gone through several times, with a share of the ids each time.
 
-use super::fold::{Folder, Step, id_of};
+mod folding;
+
+use super::fold::{Folder, id_of};
 use super::read::unusable;
-use super::states::json;
 use super::stored::{Stored, Task, unreadable};
 use super::{Finding, Tool, open};
 use crate::app::AppError;
@@ -15,11 +16,12 @@ use crate::progress::Partitions;
 use crate::reader::Reader;
 use es_core::Aggregate;
 use es_core::aggregate::Millis;
-use es_core::record::{Place, RecordRef, Role};
+use es_core::record::{Place, Role};
 use es_core::runner::Changelog;
-use es_core::task::entry::{Entry, id_digest};
+use es_core::task::entry::Entry;
 use es_core::task::layout;
 use es_core::topology::Topology;
+use folding::{Folding, Logged, Share, fold, unlike};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -80,36 +82,6 @@ struct Verification<'a> {
     not_compared: Option<String>,
     out: &'a mut dyn Write,
     json: bool,
-}
-
-/// A share of a partition's aggregates: those whose digest has this remainder.
-#[derive(Debug, Clone, Copy)]
-struct Share {
-    number: u128,
-    of: u128,
-}
-
-impl Share {
-    fn holds(self, id: &str) -> bool {
-        self.of == 1 || u128::from_le_bytes(id_digest(id)) % self.of == self.number
-    }
-}
-
-/// What a share of one partition comes to while its log is folded.
-struct Folding<A> {
-    entries: BTreeMap<String, Entry<A>>,
-    logged: BTreeMap<String, Logged<A>>,
-    /// What the store holds ahead of its position: a restore from the changelog may have been interrupted before the log behind the marker was folded.
-    ahead: BTreeMap<String, Logged<A>>,
-    /// What it holds ahead of its position by outcomes alone.
-    outcomes_ahead: BTreeMap<String, Entry<A>>,
-}
-
-/// The newest changelog record of an id, or the store's entry.
-struct Logged<A> {
-    entry: Entry<A>,
-    /// Whether the log came to it.
-    reached: bool,
 }
 
 impl Verification<'_> {
@@ -367,51 +339,6 @@ impl Verification<'_> {
         }
         Ok(if counts.differences == 0 { Finding::Found } else { Finding::Difference })
     }
-}
-
-/// Folds one event, and compares with the changelog's record once the aggregate has come to it.
-fn fold<A: Aggregate>(folder: Folder, share: Share, record: &RecordRef<'_>, folding: &mut Folding<A>) -> Result<(), String> {
-    let id = id_of(record)?;
-    if !share.holds(id) {
-        return Ok(());
-    }
-    let entry = folding.entries.entry(id.to_owned()).or_default();
-    if folder.event(entry, record)? == Step::Changed {
-        let kept = [folding.logged.get_mut(id), folding.ahead.get_mut(id)];
-        for kept in kept.into_iter().flatten().filter(|kept| kept.entry.events_through == entry.events_through) {
-            kept.reached = unlike(&kept.entry, entry, None).map_err(|e| e.to_string())?.is_none();
-        }
-    }
-    Ok(())
-}
-
-/// What two entries of one id differ in. Command ids are compared where a horizon is given, and only younger ones.
-fn unlike<A: Aggregate>(one: &Entry<A>, two: &Entry<A>, horizon: Option<Millis>) -> Result<Option<String>, AppError> {
-    if one.sequence != two.sequence {
-        return Ok(Some(format!("{} events and {} events", one.sequence, two.sequence)));
-    }
-    if one.events_through != two.events_through {
-        return Ok(Some(format!("events of inputs up to {} and up to {}", one.events_through, two.events_through)));
-    }
-    // A map may be written in another order, so unequal bytes are no proof; as JSON its keys are in order.
-    let bytes = |entry: &Entry<A>| {
-        let mut out = Vec::new();
-        layout::write(&entry.state, &mut out).map(|()| out).map_err(|e| AppError::Log(format!("a state cannot be written: {e}")))
-    };
-    if bytes(one)? != bytes(two)? {
-        let (one, two) = (json(&one.state)?, json(&two.state)?);
-        if one != two {
-            return Ok(Some(format!("{one} and {two}")));
-        }
-    }
-    if let Some(horizon) = horizon {
-        let ids = |entry: &Entry<A>| entry.memory.iter().filter(|m| m.time >= horizon).copied().collect::<Vec<_>>();
-        let (one, two) = (ids(one), ids(two));
-        if one != two {
-            return Ok(Some(format!("{} and {} command ids that are remembered", one.len(), two.len())));
-        }
-    }
-    Ok(None)
 }
 
 /// Goes on, or keeps the error and stops.

@@ -18,7 +18,7 @@ pub(crate) enum AccountCommand {
 #[aggregate(id = String, event = AccountEvent, version = 1)]
 pub(crate) struct Account {
     #[fold(Moved => add(by))]
-    balance: i64,
+    pub(crate) balance: i64,
 }
 
 impl Decide for Account {

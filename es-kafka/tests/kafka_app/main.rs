@@ -156,7 +156,7 @@ fn a_stopped_member_commits_nothing_when_it_wakes(kafka: &Server) {
     kafka.wait_for_committed(&app.topic("events"), 1000, LONG);
     kafka.produce(&app.topic("commands"), commands(1000..5000));
     zombie.signal("STOP");
-    let twin = app.twin();
+    let twin = app.beside();
     let heir = twin.start();
     kafka.produce(&app.topic("commands"), commands(5000..6000));
     // What the zombie has left open ends with its transaction time-out, or when it goes on: so it goes on now, while the heir has its tasks.
@@ -217,7 +217,7 @@ fn a_group_of_another_protocol_is_told(kafka: &Server) {
     kafka.produce(&classic.topic("commands"), (0..100).map(|i| NewRecord::new(format!("acct-{i}"), bank::move_by(1, i))));
     kafka.wait_for_committed(&classic.topic("events"), 100, LONG);
     // While it works, nobody else can use its group, and nothing is copied from it.
-    let streams = classic.twin().also(&[("ES_GROUP_PROTOCOL", "streams")]);
+    let streams = classic.beside().also(&[("ES_GROUP_PROTOCOL", "streams")]);
     let refused = streams.start().wait();
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("is of another protocol") && refused.stderr.contains("groups copy-offsets"), "{}", refused.stderr);

@@ -37,20 +37,35 @@ impl<'a> Process<'a> {
         Process { settings: settings.to_vec(), ..Process::new(kafka) }
     }
 
-    /// The same application in another process, with a state folder of its own.
-    pub(crate) fn twin(&self) -> Process<'a> {
-        Process { kafka: self.kafka, name: self.name.clone(), folder: tempfile::tempdir().unwrap(), settings: self.settings.clone() }
-    }
-
     /// With these variables too.
+    #[allow(dead_code, reason = "as below")]
     pub(crate) fn also(mut self, settings: &[(&'static str, &'static str)]) -> Self {
         self.settings.extend(settings);
         self
     }
 
     /// The group of its aggregate.
+    #[allow(dead_code, reason = "as below")]
     pub(crate) fn group(&self) -> String {
         format!("{}-account", self.name)
+    }
+
+    /// Another process of the same application, with a state folder of its own.
+    #[allow(dead_code, reason = "of the programs that have this module, one has several processes")]
+    pub(crate) fn beside(&self) -> Self {
+        Process { kafka: self.kafka, name: self.name.clone(), folder: tempfile::tempdir().unwrap(), settings: self.settings.clone() }
+    }
+
+    /// Its name.
+    #[allow(dead_code, reason = "as above")]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs it until it is told to stop, with these arguments.
+    #[allow(dead_code, reason = "as above")]
+    pub(crate) fn start_with(&self, arguments: &[&str]) -> Running {
+        Running(Some(self.command(&[&["run"], arguments].concat()).spawn().unwrap()))
     }
 
     /// The name of one of its topics.

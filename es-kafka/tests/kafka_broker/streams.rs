@@ -32,7 +32,7 @@ fn kafkas_own_tool_describes_the_group(kafka: &Server) {
         streams(config);
         config.group_instance_id = Some("instance-1-0".into());
         config.process_id = Some("instance-1".into());
-        config.advertised = Some(("bank.example".into(), 8080));
+        config.endpoint = Some("bank.example:8080".into());
     });
     lane.init().unwrap();
     lane.port.join();
@@ -221,7 +221,7 @@ fn standbys_come_with_the_assignment_and_are_promoted(kafka: &Server) {
             config.standby_replicas = 1;
             config.topics.insert(Role::Changelog, format!("{}-changelog", world.name));
             config.process_id = Some(format!("process-{number}"));
-            config.advertised = Some((format!("host-{number}"), 8080));
+            config.endpoint = Some(format!("host-{number}:8080"));
         });
         lane.init().unwrap();
         lane.port.join();

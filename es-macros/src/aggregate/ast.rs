@@ -19,6 +19,7 @@ pub(super) struct State {
     pub(super) version: u32,
     pub(super) name: Option<LitStr>,
     pub(super) ignores: Vec<Path>,
+    pub(super) history: bool,
     /// Some settings could not be read.
     pub(super) incomplete: bool,
     /// One per event that a field names, in the order of their first mention.
@@ -44,7 +45,7 @@ pub(super) struct Step {
 
 impl State {
     pub(super) fn read(input: &DeriveInput, root: Root, errors: &mut Errors) -> Self {
-        let StateAttr { root: given, id, event, version, name, ignores, incomplete } = StateAttr::read(&input.attrs, errors);
+        let StateAttr { root: given, id, event, version, name, ignores, history, incomplete } = StateAttr::read(&input.attrs, errors);
         refuse_generics(&input.generics, "an aggregate's state", errors);
         let mut state = State {
             ident: input.ident.clone(),
@@ -55,6 +56,7 @@ impl State {
             version: version.unwrap_or(1),
             name,
             ignores,
+            history,
             incomplete,
             handlers: Vec::new(),
         };

@@ -7,7 +7,7 @@ use syn::parse::ParseStream;
 use syn::punctuated::Punctuated;
 use syn::{Attribute, Expr, LitInt, LitStr, Path, Token, Type};
 
-/// `#[aggregate(id = String, event = ParcelEvent, version = 1, name = "…", ignores(Closed), crate = es)]`.
+/// `#[aggregate(id = String, event = ParcelEvent, version = 1, name = "…", ignores(Closed), history, crate = es)]`.
 #[derive(Default)]
 pub(super) struct StateAttr {
     pub(super) root: Option<Root>,
@@ -16,6 +16,7 @@ pub(super) struct StateAttr {
     pub(super) version: Option<u32>,
     pub(super) name: Option<LitStr>,
     pub(super) ignores: Vec<Path>,
+    pub(super) history: bool,
     /// Some of it could not be read: what is not there need not be missing.
     pub(super) incomplete: bool,
 }
@@ -64,8 +65,14 @@ impl StateAttr {
                         this.ignores.push(input.parse()?);
                         Ok(())
                     }),
+                    "history" => {
+                        if std::mem::replace(&mut this.history, true) {
+                            errors.at(word.span(), "`history` is given twice");
+                        }
+                        Ok(())
+                    }
                     "crate" => once(&mut this.root, &word, input, errors, |input, _| Ok(Root::path(&input.call(Path::parse_mod_style)?))),
-                    _ => Err(unknown("setting", &word, &["id", "event", "version", "name", "ignores", "crate"])),
+                    _ => Err(unknown("setting", &word, &["id", "event", "version", "name", "ignores", "history", "crate"])),
                 }
             });
         }

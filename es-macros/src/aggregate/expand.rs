@@ -40,6 +40,11 @@ fn aggregate_impl(state: &State, event: &Path) -> TokenStream {
         Some(name) => quote!(#name),
         None => quote!(<#event as #es::Event>::AGGREGATE),
     };
+    let history = state.history.then(|| {
+        quote!(
+            const HISTORY: bool = true;
+        )
+    });
     let trait_name = spanned_path(&quote!(#es::Aggregate), event.span());
     quote! {
         #[automatically_derived]
@@ -51,6 +56,7 @@ fn aggregate_impl(state: &State, event: &Path) -> TokenStream {
             type Id = #id;
             const NAME: &'static str = #name;
             const VERSION: u32 = #version;
+            #history
         }
     }
 }

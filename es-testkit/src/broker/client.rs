@@ -15,6 +15,7 @@ use es_core::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// All that a client must know.
@@ -105,6 +106,8 @@ pub struct Client {
     fetches: BTreeMap<Place, Fetch>,
     /// The partition that was read last, so that each has its turn.
     read_last: Option<Place>,
+    /// Somebody has asked for an end of its wait.
+    woken: Arc<AtomicBool>,
 }
 
 /// The producer as the client's own library sees it.
@@ -226,6 +229,16 @@ impl Client {
             fences: Vec::new(),
             fetches: BTreeMap::new(),
             read_last: None,
+            woken: Arc::default(),
+        }
+    }
+
+    /// Ends the wait of its poll, the present one or the next, from any thread.
+    pub fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let (woken, cluster) = (self.woken.clone(), self.cluster.clone());
+        move || {
+            woken.store(true, Ordering::Relaxed);
+            cluster.read(|inner| cluster.notify(inner));
         }
     }
 
@@ -465,7 +478,11 @@ impl Client {
 impl Broker for Client {
     fn poll(&mut self, wait: Duration, appetite: Appetite) -> Option<BrokerEvent> {
         let cluster = self.cluster.clone();
-        cluster.poll(wait, |inner| self.next(inner, appetite))
+        let told = cluster.poll(wait, |inner| match self.next(inner, appetite) {
+            Some(event) => Some(Some(event)),
+            None => self.woken.swap(false, Ordering::Relaxed).then_some(None),
+        });
+        told.flatten()
     }
 
     fn describe(&mut self) -> Token {

@@ -4,6 +4,7 @@ use super::aggregate_audit::AggregateAudit;
 use super::auditor::{Answers, Audit};
 use super::bank::Journal;
 use super::hits::Checker;
+use super::lane::Lane;
 use super::ledger::Ledger;
 use super::plan::{Plan, TablePlan};
 use super::ports::{Ports, SlowDisk};
@@ -14,9 +15,11 @@ use super::subject::Subject;
 use super::table_audit::TableAudit;
 use super::trace::Trace;
 use super::weather::Weather;
-use crate::broker::{ClientConfig, Cluster};
+use crate::broker::{ClientConfig, Cluster, OwnedRecord};
 use crate::checkers::{self, Violation};
 use crate::store::MemoryDisk;
+use es_core::envelope::header;
+use es_core::partition::partition_of;
 use es_core::record::Role;
 use es_core::runner::{Guarantee, RunnerError};
 use es_core::task::{BadRows, Commands, Rows, TaskError};
@@ -230,9 +233,62 @@ impl<A: Decide> Simulation<A> {
             (Some(ledger), 1) => ledger.any_key(&mut self.random),
             _ => self.senders.any_key(),
         };
+        self.scan(index, partition_of(id.as_bytes(), PARTITIONS))?;
         let process = &self.processes[index];
         let Some(Some(entry)) = process.entry(&id) else { return Ok(()) };
         self.component(process.component).1.answered(&self.world, &process.name, &id, &*entry)
+    }
+
+    /// Somebody asks the lanes of some process for all of a partition: each state was committed, and none that is there is missing.
+    fn scan(&mut self, index: usize, partition: i32) -> Result<(), Violation> {
+        for number in 0..self.processes[index].lanes.len() {
+            let lane = &mut self.processes[index].lanes[number];
+            let name = lane.name.clone();
+            let scanned = lane.lane.scan(partition).map_err(|what| Violation::new("queries", format!("{name}: {what}")))?;
+            let Some(ids) = scanned else { continue };
+            let process = &self.processes[index];
+            let (lane, audit) = (&process.lanes[number].lane, self.component(process.component).1);
+            for id in &ids {
+                if let Ok(Some(entry)) = lane.entry(id) {
+                    audit.answered(&self.world, &name, id, &*entry)?;
+                }
+            }
+            if self.component(process.component).0.topology.history {
+                ids.iter().try_for_each(|id| self.history(&name, &**lane, partition, id))?;
+            }
+            for id in audit.keys().into_iter().filter(|id| partition_of(id.as_bytes(), PARTITIONS) == partition) {
+                let is_there = lane.has_state(&id);
+                if is_there != ids.contains(&id) {
+                    let what = if is_there { "misses" } else { "shows" };
+                    return Err(Violation::new("queries", format!("{name}: a scan of partition {partition} {what} `{id}`")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The index of an aggregate's events has each of them once, where it lies, or behind that but before the next one.
+    fn history(&self, name: &str, lane: &dyn Lane, partition: i32, id: &str) -> Result<(), Violation> {
+        let Some((index, count)) = lane.history(partition, id) else { return Ok(()) };
+        let wrong = |what: String| Violation::new("history", format!("{name}: the index of `{id}` {what}: {index:?}"));
+        if !index.iter().map(|(sequence, _)| *sequence).eq(1..=count) {
+            return Err(wrong(format!("has not its {count} events")));
+        }
+        let events = self.world.cluster.read_committed(self.aggregate.0.topology.topic(Role::Events).expect("it writes events"));
+        let events = events.expect("the topic exists");
+        let own = events.iter().filter(|event| event.partition == partition && event.key.as_deref() == Some(id.as_bytes()));
+        let number = |event: &OwnedRecord| std::str::from_utf8(event.header(header::SEQUENCE)?).ok()?.parse::<u64>().ok();
+        // At least once, there may be several of a number. The newest may be hidden by somebody's open transaction.
+        let places: Vec<(u64, i64)> = own.filter_map(|event| Some((number(event)?, event.offset))).collect();
+        for (sequence, offset) in &index {
+            let mut of_it = places.iter().filter(|(number, _)| number == sequence).map(|(_, place)| *place).peekable();
+            let next = places.iter().filter(|(number, _)| *number == sequence + 1).map(|(_, place)| *place).max().unwrap_or(i64::MAX);
+            if of_it.peek().is_some() && !of_it.any(|place| place <= *offset && *offset < next) {
+                return Err(wrong(format!("tells a wrong place of event {sequence}; the log has {places:?}")));
+            }
+        }
+        self.world.trace.judged(Checker::Queries);
+        Ok(())
     }
 
     pub(super) fn component(&self, index: usize) -> (&Setup, &dyn Audit) {

@@ -1,0 +1,31 @@
+//! When the group last gave a sign that this process belongs to it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Set by the membership, where its protocol tells of each heartbeat; read before an answer leaves. An owner that has had none for a while may have been
+/// replaced, and what it knows may be old. Clones are one.
+///
+/// librdkafka tells of no single heartbeat: on classic and KIP-848 groups it is never set, and no answer counts as stale. In memory a lane is a member as
+/// long as it polls.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sign(Arc<OnceLock<AtomicU64>>);
+
+/// What times are counted from.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+impl Sign {
+    /// There was a sign just now.
+    #[cfg_attr(not(feature = "embedded"), allow(dead_code, reason = "librdkafka tells of no heartbeat"))]
+    pub(crate) fn seen(&self) {
+        let now = START.elapsed().as_millis() as u64;
+        self.0.get_or_init(AtomicU64::default).store(now, Ordering::Release);
+    }
+
+    /// How long ago the last one was; `None` where there are none.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        let last = Duration::from_millis(self.0.get()?.load(Ordering::Acquire));
+        Some(START.elapsed().saturating_sub(last))
+    }
+}
