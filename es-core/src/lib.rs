@@ -20,6 +20,7 @@ pub mod command;
 pub mod dead_letter;
 pub mod envelope;
 pub mod event;
+pub mod membership;
 pub mod partition;
 pub mod record;
 pub mod runner;

@@ -36,6 +36,8 @@ pub struct Topology {
     /// Whether an index of each aggregate's events is kept; then there is no changelog.
     pub history: bool,
     topics: BTreeMap<Role, String>,
+    /// Where it is not `<app>-<component>`.
+    group: Option<String>,
 }
 
 impl Topology {
@@ -65,7 +67,7 @@ impl Topology {
             (Role::Changelog, format!("{app}-{}-v{}-changelog", A::NAME, A::VERSION)),
             (Role::DeadLetters, format!("{app}-dead-letters")),
         ]);
-        Topology { app: app.to_owned(), component: A::NAME.to_owned(), version: A::VERSION, kind, history: false, topics }
+        Topology { app: app.to_owned(), component: A::NAME.to_owned(), version: A::VERSION, kind, history: false, topics, group: None }
     }
 
     /// Names a topic otherwise.
@@ -96,9 +98,14 @@ impl Topology {
         }
     }
 
+    /// Names the group otherwise.
+    pub fn set_group(&mut self, name: impl Into<String>) {
+        self.group = Some(name.into());
+    }
+
     /// The consumer group.
     pub fn group(&self) -> String {
-        format!("{}-{}", self.app, self.component)
+        self.group.clone().unwrap_or_else(|| format!("{}-{}", self.app, self.component))
     }
 
     /// The store's name; of another version is another store.

@@ -5,7 +5,7 @@ mod output;
 pub(crate) use output::Output;
 
 use crate::settings::{self, KEYS, Settings, SettingsError, Sources};
-use crate::topics::topic_key;
+use crate::topics::{group_key, topic_key};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use es_core::record::Role;
 use es_core::topology::{Kind, Topology};
@@ -36,6 +36,13 @@ pub(crate) enum Action {
     },
     /// Compare store, changelog and the fold of the log.
     Verify,
+    /// Copy a group's committed offsets to another.
+    CopyOffsets {
+        /// From this group.
+        from: String,
+        /// To this one.
+        to: String,
+    },
     /// Show the settings.
     Config,
     /// A subcommand that the program added.
@@ -103,6 +110,10 @@ pub(crate) fn parse(
         ("config", _) => Action::Config,
         ("verify", _) => Action::Verify,
         ("events", _) => Action::Events { id: text(sub, "id") },
+        ("groups", Some((_, copy))) => {
+            last = copy;
+            Action::CopyOffsets { from: text(copy, "from"), to: text(copy, "to") }
+        }
         ("state", Some(("get", get))) => {
             last = get;
             Action::StateGet { id: text(get, "id") }
@@ -180,6 +191,23 @@ pub(crate) fn command(app: &str, components: &[Topology], own: &Own) -> Command 
             .about("Compare store, changelog and the fold of the log; ends with exit code 3 when they differ. Stop the application first")
             .arg(component())
             .arg(json()),
+        Command::new("groups")
+            .about("The groups by which processes share the partitions")
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+            .subcommand(
+                Command::new("copy-offsets")
+                    .about("Copy the committed offsets of a component's input to another group, for one of another protocol or with other topics")
+                    .long_about(
+                        "Copy the committed offsets of a component's input from one group to another. Kafka lets no group change its protocol while it \
+                         has members, and no streams group its topics. Stop all processes, copy, and name the new group by the setting \
+                         `<component>.group`. Refused while either group has members, and where the new one has other offsets",
+                    )
+                    .arg(Arg::new("from").required(true).value_name("FROM").help("The group that has the offsets"))
+                    .arg(Arg::new("to").required(true).value_name("TO").help("The group that gets them"))
+                    .arg(component())
+                    .arg(json()),
+            ),
         Command::new("config").about("Show the settings in effect and where each comes from; secrets are hidden").arg(json()),
     ];
     let grammar = Command::new(app.to_owned())
@@ -222,6 +250,12 @@ fn setting_flags(components: &[Topology]) -> impl Iterator<Item = Arg> {
         flag(key.name).help(format!("{doc} [{}] [default: {}]", (key.kind)(), key.default))
     });
     let named = |c: &Topology| c.topics().map(|(role, name)| (topic_key(c, role), topic_help(c, role, name))).collect::<Vec<_>>();
+    let group = |c: &Topology| Arg::new(group_key(c)).help(format!("The group of `{}` [default: {}]", c.component, c.group()));
+    let groups = components.iter().map(group).map(|arg| {
+        let long = arg.get_id().as_str().replace('.', "-");
+        arg.long(long).value_name("GROUP").global(true).hide_short_help(true).help_heading("Names of groups")
+    });
+    let groups: Vec<_> = groups.collect();
     let topics: Vec<_> = components.iter().flat_map(named).collect();
     let topics = topics.into_iter().map(|(key, help)| {
         Arg::new(key.clone())
@@ -232,7 +266,7 @@ fn setting_flags(components: &[Topology]) -> impl Iterator<Item = Arg> {
             .hide_short_help(true)
             .help_heading("Names of topics")
     });
-    [config, kafka].into_iter().chain(known).chain(topics)
+    [config, kafka].into_iter().chain(known).chain(topics).chain(groups)
 }
 
 /// What the flag that names a topic is for.
@@ -254,7 +288,7 @@ fn sources(components: &[Topology], matches: &ArgMatches, environment: Sources) 
     let mut sources = environment;
     let values = |key: &str| matches.get_many::<String>(key).into_iter().flatten().cloned().collect::<Vec<_>>();
     sources.file = values("config").pop().map(Into::into).or(sources.file);
-    let keys = KEYS.iter().map(|key| key.name.to_owned()).chain(settings::topic_keys(components));
+    let keys = KEYS.iter().map(|key| key.name.to_owned()).chain(settings::topic_keys(components)).chain(components.iter().map(group_key));
     for key in keys {
         sources.flags.extend(values(&key).into_iter().map(|value| (key.clone(), value)));
     }
@@ -308,6 +342,7 @@ mod tests {
         assert_eq!(shown("bank state list --prefix a --limit 3"), "StateList { prefix: \"a\", limit: 3 } false");
         assert_eq!(shown("bank events acct-1 --json"), "Events { id: \"acct-1\" } true");
         assert_eq!(shown("bank verify"), "Verify false");
+        assert_eq!(shown("bank groups copy-offsets a b"), "CopyOffsets { from: \"a\", to: \"b\" } false");
         assert!(matches!(read("bank demo").unwrap().action, Action::Own(name, _) if name == "demo"));
         assert_eq!(read("bank verify --component account").unwrap().component.as_deref(), Some("account"));
     }
@@ -329,6 +364,7 @@ mod tests {
     fn topics_have_flags_of_their_own() {
         let settings = read("bank run --account-topics-events ledger").unwrap().settings;
         assert_eq!(settings.topology(account("bank")).topic(es_core::record::Role::Events), Some("ledger"));
+        assert_eq!(read("bank run --account-group new").unwrap().settings.topology(account("bank")).group(), "new");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a lane must know to talk to Kafka, and the settings of its librdkafka clients.
 
+use crate::directory::Directory;
+use crate::streams::Security;
 use es_core::broker::{BrokerError, ErrorKind};
 use es_core::record::Role;
 use es_core::runner::Guarantee;
@@ -19,6 +21,9 @@ pub enum GroupProtocol {
     Classic,
     /// The broker's own assignment (KIP-848), for Kafka 4.0 and newer.
     Consumer,
+    /// A streams group (KIP-1071), for Kafka 4.2 and newer: the broker assigns standbys too, and tells everybody who has what. The
+    /// [`group_instance_id`](KafkaConfig::group_instance_id) is the member's id: a restarted member gets its tasks back at once.
+    Streams,
 }
 
 /// The settings of one lane's Kafka clients.
@@ -32,6 +37,16 @@ pub struct KafkaConfig {
     pub group_instance_id: Option<String>,
     /// How tasks are distributed.
     pub group_protocol: GroupProtocol,
+    /// The component's name, under which the endpoints of its group are told.
+    pub component: String,
+    /// The process, in a streams group: its members share what it can bear. Without it the member counts as a process of its own.
+    pub process_id: Option<String>,
+    /// How often a member of a streams group says that it lives, where the broker does not want it more often.
+    pub heartbeat_interval: Duration,
+    /// How the broker of a streams group would create the changelog, if nobody had: settings of the topic.
+    pub changelog_settings: Vec<(String, String)>,
+    /// Where the endpoints of a streams group are noted.
+    pub(crate) directory: Directory,
     /// The lane's id for its transactions; no other living lane may have it.
     pub transactional_id: String,
     /// Exactly once or at least once.
@@ -41,14 +56,14 @@ pub struct KafkaConfig {
     /// The topics' names. A role that is missing is one that the component doesn't have.
     pub topics: BTreeMap<Role, String>,
     /// After how long without a heartbeat the group takes a member for dead. In the [`Consumer`](GroupProtocol::Consumer) protocol this
-    /// is the broker's to decide, and not sent.
+    /// is the broker's to decide, and not sent. In a streams group it is a setting of the group, within the broker's limits.
     pub session_timeout: Duration,
     /// After how long without a call of [`poll`](es_core::broker::Broker::poll) the lane counts as hung and loses its tasks.
     pub max_poll_interval: Duration,
     /// After how long the broker aborts an open transaction by itself.
     pub transaction_timeout: Duration,
-    /// How many other processes keep a standby of each task, by their own choice; it needs a [`group_instance_id`](Self::group_instance_id) that ends in
-    /// `-` and the number of the lane.
+    /// How many other processes keep a standby of each task. A streams group assigns them; the members of a classic one choose, by a
+    /// [`group_instance_id`](Self::group_instance_id) that ends in `-` and the number of the lane.
     pub standby_replicas: u16,
     /// How long one call of the producer (initialise, send offsets, commit, abort) may take.
     pub commit_timeout: Duration,
@@ -111,6 +126,11 @@ impl KafkaConfig {
             group_id: group_id.to_owned(),
             group_instance_id: None,
             group_protocol: GroupProtocol::default(),
+            component: group_id.to_owned(),
+            process_id: None,
+            heartbeat_interval: Duration::from_secs(1),
+            changelog_settings: Vec::new(),
+            directory: Directory::default(),
             transactional_id: transactional_id.to_owned(),
             guarantee: Guarantee::default(),
             input,
@@ -139,6 +159,9 @@ impl KafkaConfig {
         }
         if !self.topics.contains_key(&self.input) {
             return Err(refused("topics", &format!("names no topic for {:?}, which is the input", self.input)));
+        }
+        if self.group_protocol == GroupProtocol::Streams {
+            Security::of(&self.extra)?;
         }
         for config in [self.reader(), self.membership(), self.producer(MAX_BATCH)] {
             config.create_native_config().map_err(|error| client_error(&error))?;
@@ -198,6 +221,8 @@ impl KafkaConfig {
                 .set("session.timeout.ms", millis(self.session_timeout))
                 .set("heartbeat.interval.ms", millis((self.session_timeout / 4).min(Duration::from_secs(3)))),
             GroupProtocol::Consumer => config.set("group.protocol", "consumer"),
+            // No consumer of librdkafka's is a member.
+            GroupProtocol::Streams => &mut config,
         };
         config
     }
@@ -245,6 +270,10 @@ impl fmt::Debug for KafkaConfig {
             .field("group_id", &self.group_id)
             .field("group_instance_id", &self.group_instance_id)
             .field("group_protocol", &self.group_protocol)
+            .field("component", &self.component)
+            .field("process_id", &self.process_id)
+            .field("heartbeat_interval", &self.heartbeat_interval)
+            .field("changelog_settings", &self.changelog_settings)
             .field("transactional_id", &self.transactional_id)
             .field("guarantee", &self.guarantee)
             .field("input", &self.input)
@@ -267,7 +296,7 @@ fn client_id(own: &str, endpoint: &str) -> String {
 }
 
 /// The endpoint that a member's `client.id` tells.
-#[cfg(feature = "http")]
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "the finder of owners is the server's"))]
 pub(crate) fn endpoint_of(client_id: &str) -> Option<&str> {
     let (_, endpoint) = client_id.rsplit_once('@')?;
     endpoint.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()).map(|_| endpoint)
@@ -361,7 +390,7 @@ mod tests {
 
     #[test]
     fn the_usual_settings_are_taken_in_every_mode() {
-        for group_protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        for group_protocol in [GroupProtocol::Classic, GroupProtocol::Consumer, GroupProtocol::Streams] {
             for guarantee in [Guarantee::ExactlyOnce, Guarantee::AtLeastOnce] {
                 assert_eq!(KafkaConfig { group_protocol, guarantee, ..config(&[]) }.check(), Ok(()));
             }

@@ -2,11 +2,13 @@
 
 use crate::admin::{Admin, TopicSpec};
 use crate::broker::KafkaBroker;
-use crate::config::KafkaConfig;
+use crate::config::{GroupProtocol, KafkaConfig};
 use crate::reader::Reader;
-use crate::settings::{BrokerKind, Settings};
-use crate::topics::{FoundTopic, TopicAdmin, TopicsError};
-use es_core::broker::BrokerError;
+use crate::settings::{BrokerKind, GroupChoice, Settings};
+use crate::streams::{Coordinator, Limit, Security};
+use crate::topics::{FoundTopic, TopicAdmin, TopicsError, WantedTopic};
+use es_core::broker::{BrokerError, ErrorKind};
+use es_core::record::Role;
 use es_core::topology::Topology;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -53,6 +55,25 @@ impl Connection {
         }
     }
 
+    /// The settings with a protocol chosen, where that was left open.
+    ///
+    /// # Errors
+    /// When no broker answers, or a setting is wrong.
+    pub(crate) fn choose_protocol(&self, settings: &Settings) -> Result<Settings, BrokerError> {
+        let mut settings = settings.clone();
+        if settings.group_protocol == GroupChoice::Auto {
+            let streams = match self {
+                Connection::Kafka => has_streams_groups(&settings)?,
+                #[cfg(feature = "embedded")]
+                Connection::Embedded(_) => false,
+            };
+            let protocol = if streams { GroupProtocol::Streams } else { GroupProtocol::Classic };
+            tracing::info!(?protocol, "`group.protocol` is chosen by what the brokers have");
+            settings.group_protocol = GroupChoice::Is(protocol);
+        }
+        Ok(settings)
+    }
+
     /// For reading a component's topics from beside the engine.
     ///
     /// # Errors
@@ -67,11 +88,28 @@ impl Connection {
 }
 
 /// What a lane of this component must know to talk to Kafka. `instance` names the process; a reader beside the engine has none.
+///
+/// # Panics
+/// When the choice of a protocol is still open and there is an instance, which is to be a member.
 pub(crate) fn kafka_config(settings: &Settings, topology: &Topology, instance: Option<&str>, lane: usize) -> KafkaConfig {
     let transactional_id = transactional_id(topology, instance.unwrap_or("reader"), lane);
     let mut config = KafkaConfig::new(&settings.bootstrap_servers, &topology.group(), &transactional_id, topology.input());
     config.group_instance_id = instance.map(|instance| format!("{instance}-{lane}"));
-    config.group_protocol = settings.group_protocol;
+    config.group_protocol = match settings.group_protocol {
+        GroupChoice::Is(protocol) => protocol,
+        GroupChoice::Auto => {
+            assert!(instance.is_none(), "the protocol is chosen before a lane starts");
+            GroupProtocol::default()
+        }
+    };
+    config.component.clone_from(&topology.component);
+    config.process_id = instance.map(str::to_owned);
+    config.heartbeat_interval = settings.heartbeat_interval;
+    if let Some(changelog) = topology.topic(Role::Changelog) {
+        // Only what must hold: a group's topology, to which these belong, can never change.
+        let rules = WantedTopic::of(topology, Role::Changelog, changelog, settings).rules;
+        config.changelog_settings = rules.iter().map(|rule| (rule.key.to_owned(), rule.want.value())).collect();
+    }
     config.guarantee = settings.guarantee;
     config.topics = topology.topics().map(|(role, name)| (role, name.to_owned())).collect();
     config.session_timeout = settings.session_timeout;
@@ -80,6 +118,20 @@ pub(crate) fn kafka_config(settings: &Settings, topology: &Topology, instance: O
     config.standby_replicas = settings.num_standby_replicas;
     config.extra = settings.kafka.clone();
     config
+}
+
+/// Whether the brokers have streams groups, and our own connection to them can be secured as librdkafka's.
+fn has_streams_groups(settings: &Settings) -> Result<bool, BrokerError> {
+    let security = match Security::of(&settings.kafka) {
+        Ok(security) => security,
+        Err(error) => {
+            tracing::info!("no streams groups: {error}");
+            return Ok(false);
+        }
+    };
+    let mut coordinator = Coordinator::new(&settings.bootstrap_servers, security, "")?;
+    let retriable = |error: crate::streams::CallError| BrokerError::new(ErrorKind::Retriable, error.to_string());
+    coordinator.has_streams_groups(Limit::of(ADMIN_WAIT)).map_err(retriable)
 }
 
 /// The `transactional.id` of a lane: `<app>-<instance>-<component>-<lane>`. It is the same after a restart, so that the former producer is fenced.

@@ -24,6 +24,15 @@ pub(crate) struct Owner {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Directory(Arc<Shared>);
 
+/// Handles are the same when their table is.
+impl PartialEq for Directory {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Directory {}
+
 #[derive(Debug, Default)]
 struct Shared {
     version: AtomicU64,

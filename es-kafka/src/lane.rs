@@ -3,6 +3,7 @@
 use crate::app::AppError;
 use crate::broker::KafkaBroker;
 use crate::connection::{Connection, kafka_config};
+use crate::directory::Directory;
 use crate::memory::Shares;
 use crate::metrics::LaneDetails;
 use crate::queries::{Desk, Sign};
@@ -42,6 +43,8 @@ pub(crate) struct Lane {
     pub(crate) status: Arc<Mutex<LaneStatus>>,
     /// Where queries to this process come in; told to the others.
     pub(crate) endpoint: Option<String>,
+    /// Where the endpoints of the others are noted.
+    pub(crate) directory: Directory,
     /// Set whenever its group gives a sign that it is a member.
     #[cfg_attr(not(feature = "embedded"), allow(dead_code, reason = "librdkafka tells of no heartbeat"))]
     pub(crate) sign: Sign,
@@ -57,6 +60,7 @@ pub(crate) fn run<L: Logic>(logic: L, mut lane: Lane) -> Result<Stats, AppError>
             let mut config = kafka_config(&lane.settings, &lane.topology, Some(&lane.instance), lane.number);
             config.read_ahead = lane.shares.read_ahead;
             config.endpoint.clone_from(&lane.endpoint);
+            config.directory = lane.directory.clone();
             let broker = KafkaBroker::new(config)?;
             let folder = lane.folder.as_ref().expect("a lane on Kafka has a state folder");
             let store = folder.component(&lane.topology.store())?;

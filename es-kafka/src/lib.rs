@@ -11,7 +11,6 @@ mod client;
 mod component;
 pub mod config;
 mod connection;
-#[cfg(feature = "http")]
 mod directory;
 #[cfg(feature = "embedded")]
 pub mod embedded;
@@ -39,6 +38,7 @@ mod running;
 mod sender;
 pub mod settings;
 mod status;
+mod streams;
 #[cfg(test)]
 mod testing;
 mod tools;

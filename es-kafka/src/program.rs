@@ -10,7 +10,7 @@ use crate::panics;
 use crate::progress::{Lines, Progress, say};
 use crate::running::Running;
 use crate::settings::{Settings, Sources};
-use crate::tools::{Finding, Question, Tool};
+use crate::tools::{self, Finding, Question, Tool};
 use crate::topics::Plan;
 use es_core::topology::Topology;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -87,6 +87,7 @@ pub(crate) fn run(mut app: App) -> Exit {
         Action::StateList { prefix, limit } => inspect(&app, component, json, Question::States { prefix, limit }),
         Action::Events { id } => inspect(&app, component, json, Question::History { id }),
         Action::Verify => verify(&app, component, json),
+        Action::CopyOffsets { from, to } => copy_offsets(&app, component.as_deref(), &from, &to, json),
         Action::Own(name, matches) => {
             let (_, run) = own.into_iter().find(|(command, _)| command.get_name() == name).expect("clap knows only these");
             return run_own(run, &matches, app);
@@ -223,6 +224,13 @@ fn verify(app: &App, component: Option<String>, json: bool) -> Result<Exit, AppE
         }
     }
     Ok(exit)
+}
+
+fn copy_offsets(app: &App, component: Option<&str>, from: &str, to: &str, json: bool) -> Result<Exit, AppError> {
+    let Part { topology, .. } = app.part(component)?;
+    let copied = tools::copy_offsets(app.settings()?, app.connection()?, &topology, from, to)?;
+    Output { to: io::stdout().lock(), json }.offsets(&topology, &copied)?;
+    Ok(Exit::OK)
 }
 
 fn inspect(app: &App, component: Option<String>, json: bool, question: Question) -> Result<Exit, AppError> {

@@ -6,20 +6,18 @@
 use crate::app::AppError;
 use crate::component::Part;
 use crate::connection::{Connection, transactional_id};
+use crate::directory::Directory;
 use crate::former;
 use crate::lane::Lane;
 use crate::memory::Shares;
 use crate::metrics::Metrics;
 use crate::panics;
+#[cfg(feature = "http")]
+use crate::queries::{Bound, Historian, Served, Server};
 use crate::queries::{Counter, Sign, desk};
 use crate::settings::Settings;
 use crate::status::{ComponentStatus, LaneStatus};
 use crate::topics::Plan;
-#[cfg(feature = "http")]
-use crate::{
-    directory::Directory,
-    queries::{Bound, Historian, Served, Server},
-};
 use es_core::runner::{Guarantee, RunnerError, Stats};
 use es_core::state_store::StoreError;
 use es_core::task::TaskError;
@@ -94,6 +92,7 @@ impl Running {
         let counts: Vec<usize> = topologies.iter().map(lanes).collect();
         tracing::info!(app = settings.app, instance, lanes = ?counts, "the application starts");
         let statuses: Vec<Vec<Arc<Mutex<LaneStatus>>>> = counts.iter().map(|count| (0..*count).map(|_| Arc::default()).collect()).collect();
+        let settings = &connection.choose_protocol(settings)?;
         #[cfg(feature = "http")]
         let bound = Bound::new(settings)?;
         #[cfg(feature = "http")]
@@ -101,6 +100,7 @@ impl Running {
         #[cfg(not(feature = "http"))]
         let endpoint = None;
         // What each lane answers is asked for only where somebody listens.
+        let directory = Directory::default();
         let mut counters: BTreeMap<String, (Sign, Vec<Counter>)> = BTreeMap::new();
         let mut running = Running {
             #[cfg(feature = "http")]
@@ -146,6 +146,7 @@ impl Running {
                     stop: running.stop.clone(),
                     status: statuses[number].clone(),
                     endpoint: endpoint.clone(),
+                    directory: directory.clone(),
                     sign: sign.clone(),
                     desk: desk(),
                 };
@@ -167,7 +168,7 @@ impl Running {
                     Served { historian: Historian::new(settings, connection, topology), topology: topology.clone(), lanes, sign },
                 )
             });
-            running.server = Some(bound.serve(settings, connection, &instance, served.collect(), Directory::default())?);
+            running.server = Some(bound.serve(settings, connection, &instance, served.collect(), directory)?);
         }
         folder.map_or(Ok(()), |folder| folder.ready())?;
         Ok(running)

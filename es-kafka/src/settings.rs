@@ -6,7 +6,7 @@
 //! | environment | `ES_COMMIT_INTERVAL=50ms` |
 //! | file (TOML, `--config FILE` or `ES_CONFIG`) | `commit.interval = "50ms"` |
 //!
-//! Topic names have a key per component and role: `account.topics.events = "ledger"`. Any other setting of librdkafka is handed on:
+//! Topic names have a key per component and role: `account.topics.events = "ledger"`; so has a component's group: `account.group = "bank-account-2"`. Any other setting of librdkafka is handed on:
 //! `--kafka security.protocol=SASL_SSL`, `ES_KAFKA_SECURITY_PROTOCOL`, or in the file's table `[kafka]`. A password is best given by file or
 //! environment: a command line can be read by every user of the machine.
 //!
@@ -18,11 +18,11 @@ mod value;
 
 pub(crate) use sources::topic_keys;
 pub use sources::{Origin, SettingError, SettingsError, Sources};
-pub use value::{BrokerKind, HostPort, Threads, TopicCreation, Value};
+pub use value::{BrokerKind, GroupChoice, HostPort, Threads, TopicCreation, Value};
 
 use crate::config::{GroupProtocol, is_secret};
 use crate::memory;
-use crate::topics::topic_key;
+use crate::topics::{group_key, topic_key};
 use es_core::envelope::HeaderStyle;
 use es_core::record::Role;
 use es_core::runner::{Changelog, Guarantee};
@@ -67,6 +67,7 @@ macro_rules! settings {
             /// Settings of librdkafka that are handed on.
             pub kafka: BTreeMap<String, String>,
             topics: BTreeMap<String, String>,
+            groups: BTreeMap<String, String>,
             origins: BTreeMap<String, Origin>,
             warnings: Vec<String>,
         }
@@ -89,6 +90,7 @@ macro_rules! settings {
                     $($field: <$type as Value>::parse($default).expect(concat!("the default of `", $name, "` can be read")),)*
                     kafka: BTreeMap::new(),
                     topics: BTreeMap::new(),
+                    groups: BTreeMap::new(),
                     origins: BTreeMap::new(),
                     warnings: Vec::new(),
                 }
@@ -106,8 +108,9 @@ settings! {
     state_dir: PathBuf = "state.dir", "state";
     /// What a crash may do to the results.
     guarantee: Guarantee = "guarantee", "exactly-once";
-    /// How processes share the partitions. `consumer` is KIP-848 and needs Kafka 4.0.
-    group_protocol: GroupProtocol = "group.protocol", "classic";
+    /// How processes share the partitions. `streams` is KIP-1071 and needs Kafka 4.2, `consumer` is KIP-848 and needs Kafka 4.0; `auto` is `streams`
+    /// where the brokers have it, else `classic`. A group cannot change over: `groups copy-offsets` copies its offsets to another.
+    group_protocol: GroupChoice = "group.protocol", "auto";
     /// How many lanes each component runs with in this process: each has a thread, a producer and a reader of its own. `cores`: one for each core of the
     /// machine. Never more than the component has partitions.
     threads: Threads = "threads", "cores";
@@ -128,8 +131,11 @@ settings! {
     max_command_bytes: u64 = "max.command.bytes", "1MiB";
     /// What the process may take in memory, roughly: decoded states get a third of it, the rest is for the local store, reading ahead and batches.
     memory_limit: u64 = "memory.limit", "160MiB";
-    /// How long a process may be silent before its partitions go to others.
+    /// How long a process may be silent before its partitions go to others. With streams groups within the brokers' limits, which are 45 s and more
+    /// unless `group.streams.min.session.timeout.ms` is lowered there.
     session_timeout: Duration = "session.timeout", "10s";
+    /// How often a process says that it lives, in a streams group.
+    heartbeat_interval: Duration = "heartbeat.interval", "1s";
     /// How long the loop may take between two reads before its partitions go to others.
     max_poll_interval: Duration = "max.poll.interval", "1m";
     /// How long a transaction may be open before the broker aborts it.
@@ -207,7 +213,7 @@ impl Settings {
             let origin = self.origins.get(&key).cloned().unwrap_or(Origin::Code);
             (key, value.clone(), origin)
         });
-        let all = known.chain(self.topics.iter().map(named)).chain(kafka);
+        let all = known.chain(self.topics.iter().map(named)).chain(self.groups.iter().map(named)).chain(kafka);
         all.map(|(key, value, origin)| Entry { value: if is_secret(&key) { "(secret)".into() } else { value }, key, origin }).collect()
     }
 
@@ -222,6 +228,9 @@ impl Settings {
             if let Some(name) = self.topics.get(&topic_key(&component, role)) {
                 component.set_topic(role, name);
             }
+        }
+        if let Some(name) = self.groups.get(&group_key(&component)) {
+            component.set_group(name);
         }
         if self.changelog_of(&component) == Changelog::Off {
             component.remove_topic(Role::Changelog);
@@ -281,6 +290,8 @@ impl Settings {
             passthrough::check(name, value).map(|()| drop(self.kafka.insert(name.to_owned(), value.to_owned())))
         } else if key.contains(".topics.") {
             topic_name(value).map(|()| drop(self.topics.insert(key.to_owned(), value.to_owned())))
+        } else if key.ends_with(".group") {
+            <String as Value>::parse(value).map(|name| drop(self.groups.insert(key.to_owned(), name)))
         } else {
             Err(no_such_setting(key, KEYS.iter().map(|k| k.name)))
         };
@@ -304,6 +315,10 @@ impl Settings {
         for key in self.topics.keys().filter(|key| !known.contains(key)) {
             refuse(key, format!("there is no such topic{}", did_you_mean(key, known.iter().map(String::as_str))));
         }
+        let known: Vec<String> = components.iter().map(group_key).collect();
+        for key in self.groups.keys().filter(|key| !known.contains(key)) {
+            refuse(key, format!("there is no such group{}", did_you_mean(key, known.iter().map(String::as_str))));
+        }
         for server in self.bootstrap_servers.split(',').map(str::trim) {
             let port = server.rsplit_once(':').map(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
             if port != Some(true) {
@@ -324,8 +339,8 @@ impl Settings {
         if self.memory_limit < memory::LEAST {
             refuse("memory.limit", format!("must be at least {}", memory::LEAST.show()));
         }
-        if self.num_standby_replicas > 0 && self.broker == BrokerKind::Kafka && self.group_protocol == GroupProtocol::Consumer {
-            let why = "needs to know who has which partition, and the members of a `consumer` group cannot be told that: set `group.protocol` to `classic`";
+        if self.num_standby_replicas > 0 && self.broker == BrokerKind::Kafka && self.group_protocol == GroupChoice::Is(GroupProtocol::Consumer) {
+            let why = "needs to know who has which partition, and the members of a `consumer` group cannot be told that: set `group.protocol` to `streams` or `classic`";
             refuse("num.standby.replicas", why.to_owned());
         }
         if self.max_poll_interval < self.session_timeout {
@@ -409,5 +424,18 @@ mod tests {
         assert_eq!(settings.topology(account("bank")).topic(Role::Events), Some("bank.account_events-1"));
         settings.changelog = Changelog::Off;
         assert_eq!(settings.topology(account("bank")).topic(Role::Changelog), None);
+    }
+
+    #[test]
+    fn a_group_can_be_named_and_only_that_of_a_component() {
+        let mut settings = Settings::new("bank");
+        assert_eq!(settings.topology(account("bank")).group(), "bank-account");
+        settings.set("account.group", "bank-account-2").unwrap();
+        assert_eq!(settings.topology(account("bank")).group(), "bank-account-2");
+        settings.check(&[account("bank")]).unwrap();
+        assert!(settings.set("account.group", " ").is_err());
+        settings.set("acount.group", "x").unwrap();
+        let error = settings.check(&[account("bank")]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `account.group`?"), "{error}");
     }
 }

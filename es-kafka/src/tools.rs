@@ -1,6 +1,7 @@
 //! Looks into logs and stores from beside the engine: the state, the history, and whether both agree.
 
 mod fold;
+mod groups;
 #[cfg(feature = "cli")]
 mod history;
 mod read;
@@ -24,6 +25,7 @@ use es_core::topology::Topology;
 #[cfg(feature = "cli")]
 use std::io::Write;
 
+pub(crate) use groups::copy_offsets;
 pub(crate) use read::{each_event, each_state};
 
 /// A question about one component, and where the answer goes.

@@ -38,6 +38,11 @@ pub fn topic_key(component: &Topology, role: Role) -> String {
     format!("{}.topics.{}", component.component, role_name(role))
 }
 
+/// The setting that names a component's group: `account.group`.
+pub fn group_key(component: &Topology) -> String {
+    format!("{}.group", component.component)
+}
+
 /// A topic as it is on the broker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FoundTopic {

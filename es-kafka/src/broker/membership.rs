@@ -7,11 +7,12 @@ use super::fences::Fences;
 use super::mailbox::Mailbox;
 use super::orphans::{self, Look, Watch};
 use super::standbys::OwnChoice;
+use super::transactions::offset_list;
 use crate::client::Logs;
 use crate::config::{GroupProtocol, KafkaConfig, client_error};
-use crate::error::{code_of, is_passing, with_kind};
+use crate::error::{code_of, is_passing, is_stale_member, with_kind};
 use crate::ffi::{GroupMetadata, queue_is_empty};
-use es_core::broker::{BrokerError, BrokerEvent, Completion, ErrorKind, Token};
+use es_core::broker::{BrokerError, BrokerEvent, Completion, ErrorKind, Fence, OffsetCommit, Token};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
@@ -41,10 +42,10 @@ pub(super) enum Command {
     Join,
     /// The lane has given up these tasks.
     Acknowledge(Vec<i32>),
-    /// Offsets were refused as stale: look at the generation at once.
-    Look,
+    /// Offsets under this fence were refused as stale: look at once what has become of the membership.
+    Stale(Fence),
     /// Commit these offsets with the group (at least once).
-    Commit(TopicPartitionList, Sender<Result<(), Code>>),
+    Commit(Vec<OffsetCommit>, Sender<Result<(), BrokerError>>),
     /// What the group looks like, where that could be told.
     Seen(KafkaResult<Look>),
     /// Leave the group.
@@ -71,6 +72,24 @@ impl Presence {
     /// Whether the group counts the lane among its members, as it was when its thread looked last.
     pub(super) fn is_counted(&self) -> bool {
         self.counted.load(Ordering::Relaxed)
+    }
+
+    /// Whether the lane is in `poll`.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many polls have ended.
+    pub(super) fn polls(&self) -> u64 {
+        self.polls.load(Ordering::Relaxed)
+    }
+
+    /// It has joined under this id.
+    pub(super) fn set_member(&self, id: &str) {
+        let mut member = self.member.lock().unwrap_or_else(PoisonError::into_inner);
+        if member.as_deref() != Some(id) {
+            *member = Some(id.to_owned());
+        }
     }
 
     /// The member's id, once it has joined.
@@ -159,7 +178,7 @@ impl Membership {
                 match command {
                     Command::Join => self.join(),
                     Command::Acknowledge(tasks) => self.acknowledge(&tasks),
-                    Command::Look => self.look(),
+                    Command::Stale(_) => self.look(),
                     Command::Commit(offsets, answer) => {
                         // Nobody may be waiting for it any more.
                         let _ = answer.send(self.commit(&offsets));
@@ -210,8 +229,8 @@ impl Membership {
     /// Serves the consumer's queue, if the lane has polled since the last time.
     fn serve(&mut self) {
         self.mailbox.silence();
-        let polls = self.presence.polls.load(Ordering::Relaxed);
-        if polls == self.polls_seen && !self.presence.waiting.load(Ordering::Relaxed) {
+        let polls = self.presence.polls();
+        if polls == self.polls_seen && !self.presence.is_waiting() {
             return;
         }
         self.polls_seen = polls;
@@ -269,10 +288,10 @@ impl Membership {
         let member = snapshot.member();
         let (fence, new) = self.fences.issue(snapshot);
         if new {
-            *self.presence.member.lock().unwrap_or_else(PoisonError::into_inner) = Some(member);
-            if !self.handed.is_empty() {
-                self.inbox.push(BrokerEvent::Renewed { fence });
-            }
+            self.presence.set_member(&member);
+        }
+        if new && !self.handed.is_empty() {
+            self.inbox.push(BrokerEvent::Renewed { fence });
         }
         if !self.assigned.is_empty() {
             let tasks = std::mem::take(&mut self.assigned);
@@ -333,9 +352,19 @@ impl Membership {
         self.look();
     }
 
-    fn commit(&self, offsets: &TopicPartitionList) -> Result<(), Code> {
-        let consumer = self.consumer.as_ref().ok_or(Code::UnknownMemberId)?;
-        consumer.commit(offsets, CommitMode::Sync).map_err(|error| code_of(&error))
+    fn commit(&self, offsets: &[OffsetCommit]) -> Result<(), BrokerError> {
+        let list = offset_list(&self.config, offsets)?;
+        let consumer = self.consumer.as_ref().ok_or(Code::UnknownMemberId);
+        let committed = consumer.and_then(|consumer| consumer.commit(&list, CommitMode::Sync).map_err(|error| code_of(&error)));
+        committed.map_err(|code| {
+            let kind = match code {
+                code if is_stale_member(code) => ErrorKind::StaleMember,
+                // Offsets may be committed again without harm.
+                code if is_passing(code) => ErrorKind::Retriable,
+                _ => ErrorKind::Fatal,
+            };
+            with_kind(kind, &format!("committing offsets with group {}", self.config.group_id), code, &code.to_string())
+        })
     }
 
     fn leave(&mut self) -> Result<(), BrokerError> {

@@ -9,6 +9,8 @@
 //!      └─ short-lived threads: offsets, extents, description ─┘
 //! ```
 //!
+//! In a streams group the membership's thread has no consumer, but a connection of our own (`crate::streams`).
+//!
 //! Two consumers, because they have different masters: what is read follows the lane's word, what is owned follows the group's. So a
 //! rebalance never disturbs a restore, and a revocation waits for the lane.
 
@@ -19,22 +21,26 @@ mod orphans;
 mod reader;
 mod requests;
 mod standbys;
+mod streams;
 mod transactions;
 
-use crate::config::KafkaConfig;
+use crate::config::{GroupProtocol, KafkaConfig};
 use fences::Fences;
 use mailbox::Mailbox;
 use membership::{Command, Membership, Presence};
 use reader::Reader;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use streams::StreamsMembership;
 use transactions::{Call, Calls, Transactions};
 
 pub use es_core::broker::*;
 use es_core::record::{Place, RecordBatch};
+pub(crate) use requests::stable_offsets;
 
 /// How long dropping the port may take. What hangs longer is left to the end of the process.
 const GOODBYE: Duration = Duration::from_secs(6);
@@ -70,22 +76,45 @@ impl KafkaBroker {
     pub fn new(config: KafkaConfig) -> Result<Self, BrokerError> {
         config.check()?;
         let (inbox, membership) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));
-        let (fences, presence) = (Arc::new(Fences::default()), Arc::new(Presence::default()));
+        let (closing, presence) = (Arc::new(AtomicBool::new(false)), Arc::new(Presence::default()));
         let reader = Reader::new(&config, inbox.clone())?;
-        let member =
-            Membership::start(config.clone(), membership.clone(), inbox.clone(), fences.clone(), presence.clone(), reader.consumer())?;
+        let (fences, member) = match config.group_protocol {
+            GroupProtocol::Classic | GroupProtocol::Consumer => {
+                let fences = Arc::new(Fences::snapshots());
+                let (mailbox, inbox, presence) = (membership.clone(), inbox.clone(), presence.clone());
+                let member = Membership::start(config.clone(), mailbox, inbox, fences.clone(), presence, reader.consumer())?;
+                (fences, member)
+            }
+            GroupProtocol::Streams => {
+                let id = config.group_instance_id.clone().unwrap_or_else(random_id);
+                let fences = Arc::new(Fences::epochs(&config.group_id, &id));
+                let parts = (membership.clone(), inbox.clone(), fences.clone(), presence.clone(), closing.clone());
+                (fences, StreamsMembership::start(config.clone(), id, parts)?)
+            }
+        };
         let batch_limit = Arc::new(AtomicUsize::new(usize::MAX));
         let (calls, transactions) = Transactions::start(config.clone(), inbox.clone(), fences, membership.clone(), batch_limit.clone())?;
         Ok(KafkaBroker {
             config: Arc::new(config),
             inbox,
             presence,
-            closing: Arc::default(),
+            closing,
             last_token: 0,
             membership,
             batch_limit,
             threads: Some(Threads { reader, calls, transactions, membership: member }),
         })
+    }
+
+    /// Where the process answers that has this task, as far as the group tells: in a streams group, for processes that are
+    /// [listening](KafkaConfig::endpoint).
+    pub fn owner(&self, task: i32) -> Option<String> {
+        self.config.directory.owner(&self.config.component, task)
+    }
+
+    /// Where the processes answer that keep a copy of this task, as far as the group tells.
+    pub fn standbys(&self, task: i32) -> Vec<String> {
+        self.config.directory.standbys(&self.config.component, task)
     }
 
     /// Ends the wait of its poll, the present one or the next, from any thread.
@@ -261,6 +290,12 @@ impl Drop for Here<'_> {
     fn drop(&mut self) {
         self.0.leave();
     }
+}
+
+/// An id that nobody else has. The standard library's hasher has random keys.
+fn random_id() -> String {
+    let [one, two] = [1, 2].map(|_| RandomState::new().build_hasher().finish());
+    format!("{one:016x}{two:016x}")
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BrokerError> {

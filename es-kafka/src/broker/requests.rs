@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// The committed offsets of these partitions, once no transaction is pending on them: under read_committed the broker answers only then
 /// (KIP-447).
-pub(super) fn stable_offsets(
+pub(crate) fn stable_offsets(
     consumer: &BaseConsumer<Logs>,
     config: &KafkaConfig,
     places: &[Place],

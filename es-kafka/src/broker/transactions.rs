@@ -167,18 +167,18 @@ impl Transactions {
         let mut by_fence: BTreeMap<Fence, Vec<OffsetCommit>> = BTreeMap::new();
         offsets.iter().for_each(|offset| by_fence.entry(offset.fence).or_default().push(*offset));
         // All fences are looked at before any offset is sent.
-        let groups = by_fence.into_iter().map(|(fence, offsets)| Ok((self.fences.get(fence)?, offsets)));
+        let groups = by_fence.into_iter().map(|(fence, offsets)| Ok((fence, self.fences.get(fence)?, offsets)));
         let groups: Vec<_> = groups.collect::<Result<_, BrokerError>>()?;
         let producer = created(self.producer.as_ref())?;
         if self.config.guarantee == Guarantee::AtLeastOnce {
             self.kept.extend(offsets);
             return Ok(());
         }
-        for (group, offsets) in groups {
+        for (fence, group, offsets) in groups {
             let sent = producer.send_offsets(&offset_list(&self.config, &offsets)?, &group, self.config.commit_timeout);
             if let Err(error) = sent {
                 if is_stale_member(error.code) {
-                    self.membership.push(Command::Look);
+                    self.membership.push(Command::Stale(fence));
                 }
                 return Err(producer_error(&format!("sending offsets as {group:?} of group {}", self.config.group_id), &error));
             }
@@ -257,25 +257,15 @@ impl Transactions {
         if self.kept.is_empty() {
             return Ok(());
         }
-        let list = offset_list(&self.config, &self.kept)?;
-        let what = format!("committing offsets with group {}", self.config.group_id);
         let (answer, answered) = mpsc::channel();
-        self.membership.push(Command::Commit(list, answer));
-        match answered.recv_timeout(self.config.commit_timeout).unwrap_or(Err(Code::OperationTimedOut)) {
-            Ok(()) => {
-                self.kept.clear();
-                Ok(())
-            }
-            Err(code) => {
-                let kind = match code {
-                    code if is_stale_member(code) => ErrorKind::StaleMember,
-                    // Offsets may be committed again without harm.
-                    code if is_passing(code) => ErrorKind::Retriable,
-                    _ => ErrorKind::Fatal,
-                };
-                Err(with_kind(kind, &what, code, &code.to_string()))
-            }
-        }
+        self.membership.push(Command::Commit(self.kept.clone(), answer));
+        let late = || {
+            let text = format!("committing offsets with group {} takes over {:?}", self.config.group_id, self.config.commit_timeout);
+            Err(BrokerError::new(ErrorKind::Retriable, text))
+        };
+        answered.recv_timeout(self.config.commit_timeout).unwrap_or_else(|_| late())?;
+        self.kept.clear();
+        Ok(())
     }
 }
 
@@ -333,7 +323,7 @@ fn delivery_error(producer: &Producer, open: bool, name: &str, partition: i32, c
     with_kind(kind, &what, error.code, &error.text)
 }
 
-fn offset_list(config: &KafkaConfig, offsets: &[OffsetCommit]) -> Result<TopicPartitionList, BrokerError> {
+pub(super) fn offset_list(config: &KafkaConfig, offsets: &[OffsetCommit]) -> Result<TopicPartitionList, BrokerError> {
     let mut list = TopicPartitionList::with_capacity(offsets.len());
     for OffsetCommit { place, offset, .. } in offsets {
         let added = list.add_partition_offset(config.topic(place.role)?, place.partition, Offset::Offset(*offset));

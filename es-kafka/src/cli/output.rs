@@ -71,6 +71,19 @@ impl<W: Write> Output<W> {
         self.table(&rows)
     }
 
+    /// Offsets of a component's input, by partition.
+    pub(crate) fn offsets(&mut self, component: &Topology, offsets: &[(i32, i64)]) -> io::Result<()> {
+        let topic = component.topic(component.input()).unwrap_or_default();
+        if self.json {
+            return offsets.iter().try_for_each(|(partition, offset)| {
+                writeln!(self.to, "{}", serde_json::json!({ "topic": topic, "partition": partition, "offset": offset }))
+            });
+        }
+        let mut rows = vec![["TOPIC".to_owned(), "PARTITION".to_owned(), "OFFSET".to_owned()]];
+        rows.extend(offsets.iter().map(|(partition, offset)| [topic.to_owned(), partition.to_string(), offset.to_string()]));
+        self.table(&rows)
+    }
+
     /// Columns as wide as their longest cell.
     pub(crate) fn table<const N: usize>(&mut self, rows: &[[String; N]]) -> io::Result<()> {
         let widths: [usize; N] = std::array::from_fn(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0));

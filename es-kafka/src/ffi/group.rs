@@ -3,11 +3,12 @@
 use super::text;
 use rdkafka::bindings::{
     rd_kafka_consumer_group_metadata, rd_kafka_consumer_group_metadata_destroy, rd_kafka_consumer_group_metadata_generation_id,
-    rd_kafka_consumer_group_metadata_member_id, rd_kafka_consumer_group_metadata_t,
+    rd_kafka_consumer_group_metadata_member_id, rd_kafka_consumer_group_metadata_new_with_genid, rd_kafka_consumer_group_metadata_t,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use std::ffi::CString;
 use std::fmt;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 /// Group, generation (or member epoch), member and instance of a consumer at one moment. With it, offsets are sent to a transaction,
 /// and the broker refuses them once the generation has passed.
@@ -23,6 +24,14 @@ impl GroupMetadata {
     pub(crate) fn of<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Self> {
         // SAFETY: the client lives during the call, and the result is ours to destroy.
         NonNull::new(unsafe { rd_kafka_consumer_group_metadata(consumer.client().native_ptr()) }).map(GroupMetadata)
+    }
+
+    /// That of this member of this group at this generation or epoch; `None` when a name holds a zero byte.
+    pub(crate) fn new(group: &str, generation: i32, member: &str) -> Option<Self> {
+        let (group, member) = (CString::new(group).ok()?, CString::new(member).ok()?);
+        // SAFETY: the names live during the call, which copies them, and the result is ours to destroy. Null: no static member.
+        NonNull::new(unsafe { rd_kafka_consumer_group_metadata_new_with_genid(group.as_ptr(), generation, member.as_ptr(), ptr::null()) })
+            .map(GroupMetadata)
     }
 
     /// The generation of a classic group, the member epoch of a KIP-848 group; not positive without membership.

@@ -5,7 +5,7 @@ use crate::config::{GroupProtocol, endpoint_of};
 use crate::connection::Connection;
 use crate::directory::{Directory, Owner};
 use crate::ffi::describe::Member;
-use crate::settings::Settings;
+use crate::settings::{GroupChoice, Settings};
 use es_core::broker::{BrokerError, ErrorKind};
 use es_core::topology::Topology;
 use std::collections::BTreeMap;
@@ -32,6 +32,8 @@ pub(crate) struct Finder {
 enum Source {
     /// Kafka's coordinator describes the groups.
     Groups(Arc<Admin>, GroupProtocol),
+    /// The members of a streams group are told by its coordinator, and keep the directory up to date themselves.
+    Told,
     /// All processes are in this one.
     #[cfg(feature = "embedded")]
     Embedded(crate::embedded::Embedded),
@@ -47,8 +49,9 @@ impl Finder {
         directory: Directory,
     ) -> Result<Self, BrokerError> {
         let source = match connection {
+            Connection::Kafka if settings.group_protocol == GroupChoice::Is(GroupProtocol::Streams) => Source::Told,
             Connection::Kafka => {
-                Source::Groups(Arc::new(Admin::new(&settings.bootstrap_servers, &settings.kafka, WAIT)?), settings.group_protocol)
+                Source::Groups(Arc::new(Admin::new(&settings.bootstrap_servers, &settings.kafka, WAIT)?), protocol_of(settings))
             }
             #[cfg(feature = "embedded")]
             Connection::Embedded(embedded) => Source::Embedded(embedded.clone()),
@@ -61,6 +64,9 @@ impl Finder {
         let Some(looked) = self.looked.get(&topology.component) else { return };
         let mut looked = looked.lock().await;
         if looked.is_some_and(|at| at.elapsed() < PAUSE) {
+            return;
+        }
+        if matches!(self.source, Source::Told) {
             return;
         }
         match self.owners(topology).await {
@@ -88,11 +94,20 @@ impl Finder {
                 };
                 Ok(members.into_iter().filter_map(owner).collect())
             }
+            Source::Told => Ok(Vec::new()),
             #[cfg(feature = "embedded")]
             Source::Embedded(embedded) => {
                 let owners = embedded.owners(&topology.group()).into_iter();
                 Ok(owners.map(|(endpoint, active)| Owner { endpoint, active, standby: Vec::new() }).collect())
             }
         }
+    }
+}
+
+/// The protocol of the groups, which is chosen before anything is served.
+fn protocol_of(settings: &Settings) -> GroupProtocol {
+    match settings.group_protocol {
+        GroupChoice::Is(protocol) => protocol,
+        GroupChoice::Auto => GroupProtocol::default(),
     }
 }

@@ -1,7 +1,7 @@
 //! Where settings come from: a file, the environment, flags.
 
 use super::{KEYS, Settings, did_you_mean, no_such_setting};
-use crate::topics::topic_key;
+use crate::topics::{group_key, topic_key};
 use es_core::topology::Topology;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -119,7 +119,7 @@ impl Sources {
         let known = known_keys(components);
         for Assignment { key, value, origin } in assignments {
             // Here the components' keys are known too, so a slip of the pen in one of them gets its hint.
-            if !known.contains(&key) && !key.starts_with("kafka.") && !key.contains(".topics.") {
+            if !known.contains(&key) && !key.starts_with("kafka.") && !key.contains(".topics.") && !key.ends_with(".group") {
                 let message = no_such_setting(&key, known.iter().map(String::as_str));
                 wrong.push(SettingError { key, origin, message });
                 continue;
@@ -170,10 +170,10 @@ impl Sources {
     }
 }
 
-/// The keys of the table and of the components' topics.
+/// The keys of the table and of the components' topics and groups.
 fn known_keys(components: &[Topology]) -> Vec<String> {
     let table = KEYS.iter().map(|key| key.name.to_owned());
-    table.chain(topic_keys(components)).collect()
+    table.chain(topic_keys(components)).chain(components.iter().map(group_key)).collect()
 }
 
 /// The keys that name the components' topics.

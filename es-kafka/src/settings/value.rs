@@ -35,6 +35,15 @@ pub enum TopicCreation {
     Check,
 }
 
+/// How processes share the partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GroupChoice {
+    /// By a streams group where the brokers have such, else by a classic one.
+    Auto,
+    /// By this protocol.
+    Is(GroupProtocol),
+}
+
 /// Where the log lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BrokerKind {
@@ -87,8 +96,13 @@ impl Choice for Guarantee {
     const ALL: &'static [(&'static str, Self)] = &[("exactly-once", Guarantee::ExactlyOnce), ("at-least-once", Guarantee::AtLeastOnce)];
 }
 
-impl Choice for GroupProtocol {
-    const ALL: &'static [(&'static str, Self)] = &[("classic", GroupProtocol::Classic), ("consumer", GroupProtocol::Consumer)];
+impl Choice for GroupChoice {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("auto", GroupChoice::Auto),
+        ("streams", GroupChoice::Is(GroupProtocol::Streams)),
+        ("consumer", GroupChoice::Is(GroupProtocol::Consumer)),
+        ("classic", GroupChoice::Is(GroupProtocol::Classic)),
+    ];
 }
 
 impl Choice for HeaderStyle {
@@ -182,6 +196,21 @@ impl Value for usize {
     }
 }
 
+/// A count, of none too.
+impl Value for u16 {
+    fn kind() -> String {
+        "whole number".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is not a whole number up to {}", u16::MAX))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 /// A number of partitions, at least 1.
 impl Value for i32 {
     fn kind() -> String {
@@ -193,21 +222,6 @@ impl Value for i32 {
             Ok(number @ 1..) => Ok(number),
             _ => Err(format!("`{text}` is not a {}", Self::kind())),
         }
-    }
-
-    fn show(&self) -> String {
-        self.to_string()
-    }
-}
-
-/// A count that may be 0.
-impl Value for u16 {
-    fn kind() -> String {
-        "whole number".into()
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("`{text}` is not a {} up to {}", Self::kind(), u16::MAX))
     }
 
     fn show(&self) -> String {
@@ -364,6 +378,8 @@ mod tests {
         check::<Duration>(&["1", "100ms", "24h", "1h 30m"], &["", "0", "0s", "-1", "ten", "10 bananas"]);
         check::<usize>(&["1", "10_000"], &["0", "-1", "", "1.5"]);
         check::<i32>(&["1", "512"], &["0", "-4", "3000000000"]);
+        check::<u16>(&["0", "2"], &["-1", "70000", "x", ""]);
+        check::<GroupChoice>(&["auto", "streams", "consumer", "classic"], &["eager", ""]);
         check::<i16>(&["-1", "3"], &["0", "-2"]);
         check::<u64>(&["1", "64MiB", "1 GiB", "1000"], &["0", "64 bananas", "99999999999GiB", ""]);
         check::<Changelog>(&["each-commit", "checkpoint:30", "off"], &["checkpoint", "checkpoint:0", "checkpoint:x", "on"]);

@@ -23,10 +23,15 @@ fn main() -> ExitCode {
     }
     let tests: Vec<es_testkit::kafka_server::BrokerTest> = vec![
         ("every_command_counts_once_over_kill_9_and_the_tools_agree", every_command_counts_once_over_kill_9_and_the_tools_agree),
+        ("a_table_beside_its_aggregate_in_a_kip_848_group", |kafka| a_table_beside_its_aggregate(kafka, "consumer")),
+        ("at_least_once_loses_nothing_over_kill_9", |kafka| at_least_once_loses_nothing_over_kill_9(kafka, "classic")),
+        ("at_least_once_in_a_streams_group_loses_nothing_over_kill_9", |kafka| at_least_once_loses_nothing_over_kill_9(kafka, "streams")),
+        ("a_table_beside_its_aggregate_in_streams_groups", |kafka| a_table_beside_its_aggregate(kafka, "streams")),
+        ("a_stopped_member_of_a_streams_group_commits_nothing_when_it_wakes", a_stopped_member_commits_nothing_when_it_wakes),
+        ("a_killed_member_of_a_streams_group_has_its_tasks_at_once_when_it_is_back", a_killed_member_has_its_tasks_at_once),
+        ("a_group_of_another_protocol_is_told_and_its_offsets_can_be_copied", a_group_of_another_protocol_is_told),
         ("what_three_lanes_left_open_at_kill_9_counts_once_with_one", what_three_lanes_left_open_at_kill_9_counts_once_with_one),
         ("who_keeps_standbys_takes_over_without_a_restore", standby::who_keeps_standbys_takes_over_without_a_restore),
-        ("a_table_beside_its_aggregate_in_a_kip_848_group", a_table_beside_its_aggregate_in_a_kip_848_group),
-        ("at_least_once_loses_nothing_over_kill_9", at_least_once_loses_nothing_over_kill_9),
         ("wrong_topics_stop_the_start_and_apply_mends_them", wrong_topics_stop_the_start_and_apply_mends_them),
         ("bad_settings_end_with_code_2", bad_settings_end_with_code_2),
         ("one_process_at_a_time_has_a_state_folder", one_process_at_a_time_has_a_state_folder),
@@ -128,8 +133,8 @@ fn what_three_lanes_left_open_at_kill_9_counts_once_with_one(kafka: &Server) {
     assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
 }
 
-fn a_table_beside_its_aggregate_in_a_kip_848_group(kafka: &Server) {
-    let app = Process::with(kafka, &[("ES_TEST_TABLE", "1"), ("ES_GROUP_PROTOCOL", "consumer")]);
+fn a_table_beside_its_aggregate(kafka: &Server, protocol: &'static str) {
+    let app = Process::with(kafka, &[("ES_TEST_TABLE", "1"), ("ES_GROUP_PROTOCOL", protocol)]);
     killed_once(kafka, &app, 4000);
     let verified = app.tool(&["verify"]);
     assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
@@ -139,9 +144,122 @@ fn a_table_beside_its_aggregate_in_a_kip_848_group(kafka: &Server) {
     }
 }
 
-fn at_least_once_loses_nothing_over_kill_9(kafka: &Server) {
-    let app = Process::with(kafka, &[("ES_GUARANTEE", "at-least-once")]);
+fn at_least_once_loses_nothing_over_kill_9(kafka: &Server, protocol: &'static str) {
+    let app = Process::with(kafka, &[("ES_GUARANTEE", "at-least-once"), ("ES_GROUP_PROTOCOL", protocol)]);
     killed_once(kafka, &app, 4000);
+}
+
+/// A process is stopped in the midst of its work, for longer than its session; another takes its tasks over; then it goes on where it was.
+fn a_stopped_member_commits_nothing_when_it_wakes(kafka: &Server) {
+    let set = [("ES_GROUP_PROTOCOL", "streams"), ("ES_SESSION_TIMEOUT", "2s"), ("ES_TRANSACTION_TIMEOUT", "60s")];
+    let app = Process::with(kafka, &set);
+    let zombie = app.start();
+    app.wait_for_topics();
+    let commands = |range: std::ops::Range<usize>| range.map(|i| NewRecord::new(format!("acct-{}", i % 100), bank::move_by(1, i)));
+    kafka.produce(&app.topic("commands"), commands(0..1000));
+    kafka.wait_for_committed(&app.topic("events"), 1000, LONG);
+    kafka.produce(&app.topic("commands"), commands(1000..5000));
+    zombie.signal("STOP");
+    let twin = app.beside();
+    let heir = twin.start();
+    kafka.produce(&app.topic("commands"), commands(5000..6000));
+    // What the zombie has left open ends with its transaction time-out, or when it goes on: so it goes on now, while the heir has its tasks.
+    let begun = Instant::now();
+    while !heir_has_all(kafka, &app) {
+        assert!(begun.elapsed() < LONG, "the heir did not get the tasks");
+    }
+    zombie.signal("CONT");
+    let events = kafka.wait_for_committed(&app.topic("events"), 6000, LONG);
+    let inputs: BTreeSet<_> = events.iter().map(|e| e.header("ce_causationid").unwrap()).collect();
+    assert_eq!((events.len(), inputs.len()), (6000, 6000), "each command has one event");
+    for running in [zombie, heir] {
+        let ended = running.terminate();
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+    }
+    let verified = app.tool(&["verify"]);
+    assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
+}
+
+/// Whether one member alone has the tasks of the account's group.
+fn heir_has_all(kafka: &Server, app: &Process<'_>) -> bool {
+    members(kafka, app).iter().filter(|member| member.contains("ACTIVE:")).count() == 1 && members(kafka, app).len() == 1
+}
+
+/// The members of the account's group, as Kafka's own tool tells them.
+fn members(kafka: &Server, app: &Process<'_>) -> Vec<String> {
+    let told = kafka.command(STREAMS_GROUPS, &["--describe", "--members", "--group", &app.group()]);
+    told.lines().filter(|line| line.starts_with(&app.group())).map(str::to_owned).collect()
+}
+
+const STREAMS_GROUPS: &str = "org.apache.kafka.tools.streams.StreamsGroupCommand";
+
+/// It has the same name after its restart, so that nobody waits for the end of its former session.
+fn a_killed_member_has_its_tasks_at_once(kafka: &Server) {
+    let app = Process::with(kafka, &[("ES_GROUP_PROTOCOL", "streams"), ("ES_SESSION_TIMEOUT", "45s")]);
+    let running = app.start();
+    app.wait_for_topics();
+    kafka.produce(&app.topic("commands"), [NewRecord::new("a", bank::move_by(5, 0))]);
+    kafka.wait_for_committed(&app.topic("events"), 1, LONG);
+    let before = members(kafka, &app);
+    running.kill();
+    let begun = Instant::now();
+    let running = app.start();
+    kafka.produce(&app.topic("commands"), [NewRecord::new("a", bank::move_by(5, 0))]);
+    kafka.wait_for_committed(&app.topic("events"), 2, LONG);
+    assert!(begun.elapsed() < Duration::from_secs(30), "it waited for its former session: {:?}", begun.elapsed());
+    let after = members(kafka, &app);
+    assert_eq!((before.len(), after.len()), (1, 1), "{before:?} {after:?}");
+    let ended = running.terminate();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(members(kafka, &app), [] as [String; 0], "it has left");
+}
+
+fn a_group_of_another_protocol_is_told(kafka: &Server) {
+    let classic = Process::with(kafka, &[("ES_GROUP_PROTOCOL", "classic")]);
+    let running = classic.start();
+    classic.wait_for_topics();
+    kafka.produce(&classic.topic("commands"), (0..100).map(|i| NewRecord::new(format!("acct-{i}"), bank::move_by(1, i))));
+    kafka.wait_for_committed(&classic.topic("events"), 100, LONG);
+    // While it works, nobody else can use its group, and nothing is copied from it.
+    let streams = classic.beside().also(&[("ES_GROUP_PROTOCOL", "streams")]);
+    let refused = streams.start().wait();
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("is of another protocol") && refused.stderr.contains("groups copy-offsets"), "{}", refused.stderr);
+    let (old, new) = (classic.group(), format!("{}-new", classic.group()));
+    let busy = classic.tool(&["groups", "copy-offsets", &old, &new]);
+    assert_eq!((busy.code, busy.stderr.contains("has members at work")), (1, true), "{}", busy.stderr);
+    assert_eq!(running.terminate().code, 0);
+
+    let copied = retried(|| classic.tool(&["groups", "copy-offsets", &old, &new, "--json"]));
+    let number = |line: &str| line.split_once("\"offset\":").unwrap().1.split(',').next().unwrap().parse::<i64>().unwrap();
+    let offsets: i64 = copied.stdout.lines().map(number).sum();
+    assert!(offsets >= 100, "{}", copied.stdout);
+    assert_eq!(classic.tool(&["groups", "copy-offsets", &old, &new]).code, 0, "the same again is no harm");
+    let nothing = classic.tool(&["groups", "copy-offsets", "nobody", &new]);
+    assert_eq!((nothing.code, nothing.stderr.contains("nothing to copy")), (1, true), "{}", nothing.stderr);
+
+    // In the new group it goes on where it was.
+    let moved = classic.also(&[("ES_GROUP_PROTOCOL", "streams"), ("ES_ACCOUNT_GROUP", Box::leak(new.into_boxed_str()))]);
+    let running = moved.start();
+    kafka.produce(&moved.topic("commands"), (0..100).map(|i| NewRecord::new(format!("acct-{i}"), bank::move_by(1, 100 + i))));
+    let events = kafka.wait_for_committed(&moved.topic("events"), 200, LONG);
+    assert_eq!(events.len(), 200);
+    let ended = running.terminate();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let other = moved.tool(&["groups", "copy-offsets", &old, &format!("{old}-new")]);
+    assert_eq!((other.code, other.stderr.contains("another one")), (1, true), "{}", other.stderr);
+}
+
+/// A static member of a classic group leaves nobody: its session must end first.
+fn retried(tool: impl Fn() -> process::Ended) -> process::Ended {
+    let begun = Instant::now();
+    loop {
+        let ended = tool();
+        if ended.code == 0 {
+            return ended;
+        }
+        assert!(begun.elapsed() < LONG, "{}", ended.stderr);
+    }
 }
 
 /// Moves 100 accounts by one, in turn, through an application that is killed on the way: each command must have an event.

@@ -38,6 +38,19 @@ impl<'a> Process<'a> {
         Process { settings, ..Process::new(kafka) }
     }
 
+    /// With these variables too.
+    #[allow(dead_code, reason = "as below")]
+    pub(crate) fn also(mut self, settings: &[(&'static str, &'static str)]) -> Self {
+        self.settings.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self
+    }
+
+    /// The group of its aggregate.
+    #[allow(dead_code, reason = "as below")]
+    pub(crate) fn group(&self) -> String {
+        format!("{}-account", self.name)
+    }
+
     /// Another process of the same application, with a state folder of its own.
     #[allow(dead_code, reason = "of the programs that have this module, one has several processes")]
     pub(crate) fn beside(&self) -> Self {
@@ -125,10 +138,15 @@ impl Running {
         child.wait().unwrap();
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.0.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
     /// SIGTERM, and waits for the end.
     pub(crate) fn terminate(self) -> Ended {
-        let id = self.0.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.signal("TERM");
         self.wait()
     }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub(crate) const TESTS: &[BrokerTest] = &[
     ("the_port_conforms_with_classic_groups", |kafka| conforms(kafka, GroupProtocol::Classic)),
     ("the_port_conforms_with_kip_848_groups", |kafka| conforms(kafka, GroupProtocol::Consumer)),
+    ("the_port_conforms_with_streams_groups", |kafka| conforms(kafka, GroupProtocol::Streams)),
 ];
 
 /// How many scripts run at a time: most of their time is waiting.

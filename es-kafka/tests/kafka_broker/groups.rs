@@ -10,12 +10,16 @@ use std::time::{Duration, Instant};
 pub(crate) const TESTS: &[BrokerTest] = &[
     ("a_revocation_waits_for_the_lane_in_a_classic_group", |kafka| a_revocation_waits_for_the_lane(kafka, GroupProtocol::Classic)),
     ("a_revocation_waits_for_the_lane_in_a_kip_848_group", |kafka| a_revocation_waits_for_the_lane(kafka, GroupProtocol::Consumer)),
+    ("a_revocation_waits_for_the_lane_in_a_streams_group", |kafka| a_revocation_waits_for_the_lane(kafka, GroupProtocol::Streams)),
     ("offsets_of_a_former_generation_are_refused", offsets_of_a_former_generation_are_refused),
     ("a_static_member_that_died_gets_its_tasks_back", a_static_member_that_died_gets_its_tasks_back),
     ("partitions_that_a_rebalance_left_to_nobody_find_an_owner", partitions_that_a_rebalance_left_to_nobody_find_an_owner),
     ("a_static_member_of_a_kip_848_group_waits_for_its_former_session", a_static_member_of_a_kip_848_group_waits),
     ("a_second_member_of_the_same_instance_stops_the_first", a_second_member_of_the_same_instance_stops_the_first),
-    ("a_lane_that_does_not_poll_loses_its_tasks", a_lane_that_does_not_poll_loses_its_tasks),
+    ("a_lane_that_does_not_poll_loses_its_tasks", |kafka| a_lane_that_does_not_poll_loses_its_tasks(kafka, GroupProtocol::Classic)),
+    ("a_lane_that_does_not_poll_loses_its_tasks_in_a_streams_group", |kafka| {
+        a_lane_that_does_not_poll_loses_its_tasks(kafka, GroupProtocol::Streams)
+    }),
 ];
 
 fn a_revocation_waits_for_the_lane(kafka: &Server, protocol: GroupProtocol) {
@@ -229,9 +233,12 @@ fn a_second_member_of_the_same_instance_stops_the_first(kafka: &Server) {
     assert!(error.kind == ErrorKind::Fatal && error.message.contains("group.instance.id"), "{error}");
 }
 
-fn a_lane_that_does_not_poll_loses_its_tasks(kafka: &Server) {
+fn a_lane_that_does_not_poll_loses_its_tasks(kafka: &Server, protocol: GroupProtocol) {
     let world = World::new(kafka, "hung", 1);
-    let mut lane = world.lane_with(1, |config| config.max_poll_interval = Duration::from_secs(6));
+    let mut lane = world.lane_with(1, |config| {
+        config.group_protocol = protocol;
+        config.max_poll_interval = Duration::from_secs(6);
+    });
     lane.init().unwrap();
     lane.port.join();
     let (_, fence) = lane.assigned();

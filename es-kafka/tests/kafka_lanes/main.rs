@@ -6,7 +6,7 @@ mod bank;
 
 use bank::{Account, AccountCommand};
 use es_kafka::config::GroupProtocol;
-use es_kafka::settings::Threads;
+use es_kafka::settings::{GroupChoice, Threads};
 use es_kafka::{App, AppError, ComponentStatus, Running, Sender, Settings};
 use es_testkit::kafka_server::{Server, run_broker_tests};
 use rdkafka::ClientConfig;
@@ -24,7 +24,11 @@ fn main() -> ExitCode {
         ("a_lane_of_a_kip_848_group_that_is_fenced_for_good_leaves_the_others_alone", |kafka| {
             one_lane_is_fenced(kafka, GroupProtocol::Consumer)
         }),
-        ("tasks_move_between_lanes_and_processes_and_back", tasks_move_between_lanes_and_processes_and_back),
+        ("a_lane_of_a_streams_group_that_is_fenced_for_good_leaves_the_others_alone", |kafka| {
+            one_lane_is_fenced(kafka, GroupProtocol::Streams)
+        }),
+        ("tasks_move_between_lanes_and_processes_and_back", |kafka| tasks_move(kafka, GroupProtocol::Classic)),
+        ("tasks_move_between_lanes_and_processes_of_a_streams_group_and_back", |kafka| tasks_move(kafka, GroupProtocol::Streams)),
     ])
 }
 
@@ -81,7 +85,7 @@ fn settings(kafka: &Server, name: &str) -> Settings {
 fn start(kafka: &Server, name: &str, protocol: GroupProtocol, threads: usize) -> (Running, tempfile::TempDir) {
     let state = tempfile::tempdir().unwrap();
     let mut settings = settings(kafka, name);
-    settings.group_protocol = protocol;
+    settings.group_protocol = GroupChoice::Is(protocol);
     settings.threads = Threads::Count(threads);
     settings.state_dir = state.path().to_owned();
     (App::with_settings(settings).aggregate::<Account>().start().unwrap(), state)
@@ -131,7 +135,7 @@ fn one_lane_is_fenced(kafka: &Server, protocol: GroupProtocol) {
 
     // The folder's next life has three lanes again.
     let mut settings = settings(kafka, &bank.name);
-    settings.group_protocol = protocol;
+    settings.group_protocol = GroupChoice::Is(protocol);
     settings.threads = Threads::Count(3);
     settings.state_dir = state.path().to_owned();
     let running = App::with_settings(settings).aggregate::<Account>().start().unwrap();
@@ -141,12 +145,12 @@ fn one_lane_is_fenced(kafka: &Server, protocol: GroupProtocol) {
     running.stop().unwrap();
 }
 
-fn tasks_move_between_lanes_and_processes_and_back(kafka: &Server) {
-    let (mut bank, running, _state) = Bank::new(kafka, GroupProtocol::Classic);
+fn tasks_move(kafka: &Server, protocol: GroupProtocol) {
+    let (mut bank, running, _state) = Bank::new(kafka, protocol);
     wait(&running, "two partitions for each lane", |components| shares(components) == [2, 2, 2]);
     for _ in 0..3 {
         bank.send(1000);
-        let (other, _other_state) = start(kafka, &bank.name, GroupProtocol::Classic, 2);
+        let (other, _other_state) = start(kafka, &bank.name, protocol, 2);
         bank.send(1000);
         wait(&other, "the newcomer has its share", |components| components[0].tasks >= 2 && components[0].is_processing());
         bank.send(1000);

@@ -14,15 +14,20 @@ pub(crate) const TESTS: &[BrokerTest] = &[
     ("late_records_are_known_by_their_numbers", late_records_are_known_by_their_numbers),
     ("a_late_initialisation_fences_and_the_lane_goes_on", a_late_initialisation_fences_and_the_lane_goes_on),
     ("a_transaction_that_a_late_request_begins_is_ended", a_transaction_that_a_late_request_begins_is_ended),
-    ("a_lane_that_was_silent_past_its_session_commits_nothing", a_lane_that_was_silent_past_its_session_commits_nothing),
+    ("a_lane_that_was_silent_past_its_session_commits_nothing", |_| a_lane_that_was_silent_commits_nothing("classic", Api::HEARTBEAT)),
+    ("a_lane_that_was_silent_past_its_session_in_a_streams_group_commits_nothing", |_| {
+        a_lane_that_was_silent_commits_nothing("streams", Api::STREAMS_GROUP_HEARTBEAT)
+    }),
     ("records_that_arrive_after_their_abort_are_never_committed", records_that_arrive_after_their_abort_are_never_committed),
     ("a_black_hole_is_waited_out", a_black_hole_is_waited_out),
     ("a_black_hole_past_the_transactions_timeout_is_recovered_from", a_black_hole_past_the_transactions_timeout_is_recovered_from),
     ("coordinators_that_move_or_load_are_asked_again", coordinators_that_move_or_load_are_asked_again),
     ("a_kip_848_member_that_is_not_heard_or_refused_joins_again", a_kip_848_member_that_is_not_heard_or_refused_joins_again),
+    ("a_streams_group_member_that_is_not_heard_or_refused_goes_on_or_joins_again", a_streams_group_member_that_is_not_heard_goes_on),
     ("a_coordinator_that_loads_is_no_empty_group", a_coordinator_that_loads_is_no_empty_group),
     ("a_lane_that_was_fenced_and_still_owns_its_tasks_goes_on", a_lane_that_was_fenced_and_still_owns_its_tasks_goes_on),
-    ("all_at_once_by_chance", all_at_once_by_chance),
+    ("all_at_once_by_chance", |_| all_at_once_by_chance("classic", Api::HEARTBEAT)),
+    ("all_at_once_by_chance_in_a_streams_group", |_| all_at_once_by_chance("streams", Api::STREAMS_GROUP_HEARTBEAT)),
 ];
 
 const COMMANDS: usize = 50;
@@ -128,13 +133,13 @@ fn a_transaction_that_a_late_request_begins_is_ended(_: &Server) {
 }
 
 /// Its heartbeats are lost and its offsets are slow: another takes its tasks over, and only then the offsets arrive.
-fn a_lane_that_was_silent_past_its_session_commits_nothing(_: &Server) {
+fn a_lane_that_was_silent_commits_nothing(protocol: &str, heartbeat: Api) {
     let world = World::turn();
-    let session = ("session.timeout", "2s");
-    let mut bank = Bank::start(&world, &[session]);
-    bank.add_direct(&[session]);
+    let set = [("session.timeout", "2s"), ("group.protocol", protocol)];
+    let mut bank = Bank::start(&world, &set);
+    bank.add_direct(&set);
     let slow = world.proxy.strike(Strike::next(Choice::of(Api::TXN_OFFSET_COMMIT), Action::Delay(Duration::from_secs(5))));
-    let silent = world.proxy.strike(Strike::next(Choice::of(Api::HEARTBEAT), Action::LoseRequest).always());
+    let silent = world.proxy.strike(Strike::next(Choice::of(heartbeat), Action::LoseRequest).always());
     bank.send(COMMANDS);
     assert!(slow.struck(LONG) && silent.struck(LONG));
     bank.wait("the transaction is given up", |stats| stats.aborts > 0);
@@ -187,7 +192,7 @@ fn a_black_hole_past_the_transactions_timeout_is_recovered_from(_: &Server) {
 
 fn coordinators_that_move_or_load_are_asked_again(_: &Server) {
     let world = World::turn();
-    let mut bank = Bank::start(&world, &[]);
+    let mut bank = Bank::start(&world, &[("group.protocol", "classic")]);
     let codes = [ErrorCode::COORDINATOR_LOADING, ErrorCode::COORDINATOR_NOT_AVAILABLE, ErrorCode::NOT_COORDINATOR];
     for api in [Api::ADD_PARTITIONS_TO_TXN, Api::ADD_OFFSETS_TO_TXN, Api::TXN_OFFSET_COMMIT, Api::END_TXN] {
         for code in codes {
@@ -220,6 +225,36 @@ fn a_kip_848_member_that_is_not_heard_or_refused_joins_again(_: &Server) {
         struck(&mut bank, Strike::next(Choice::of(Api::CONSUMER_GROUP_HEARTBEAT), action));
         bank.send(COMMANDS);
         bank.settle();
+    }
+    bank.check();
+}
+
+/// What is lost on the way disturbs nobody: the tasks stay, under the fences that they have. Who is refused joins again.
+fn a_streams_group_member_that_is_not_heard_goes_on(_: &Server) {
+    let world = World::turn();
+    let mut bank = Bank::start(&world, &[("group.protocol", "streams"), ("heartbeat.interval", "200ms"), ("session.timeout", "6s")]);
+    let beaten = |bank: &mut Bank<'_>, action: Action| {
+        // An idle lane commits nothing: it has what it has under the old fence when it works again.
+        let strike = world.proxy.strike(Strike::next(Choice::of(Api::STREAMS_GROUP_HEARTBEAT), action).times(2));
+        assert!(strike.struck_times(2, LONG), "{action:?}");
+        bank.send(COMMANDS);
+        bank.settle();
+    };
+    for action in [
+        Action::LoseRequest,
+        Action::LoseReply,
+        Action::Duplicate,
+        Action::Delay(Duration::from_millis(700)),
+        Action::DelayReply(Duration::from_millis(700)),
+        Action::Late(When::After(Duration::from_millis(700))),
+        Action::Falsify(ErrorCode::COORDINATOR_LOADING),
+        Action::Falsify(ErrorCode::NOT_COORDINATOR),
+    ] {
+        beaten(&mut bank, action);
+    }
+    assert_eq!(bank.stats().aborts, 0, "{:?}", bank.stats());
+    for code in [ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::FENCED_MEMBER_EPOCH] {
+        beaten(&mut bank, Action::Falsify(code));
     }
     bank.check();
 }
@@ -272,9 +307,9 @@ fn a_lane_that_was_fenced_and_still_owns_its_tasks_goes_on(_: &Server) {
 }
 
 /// Ten seconds of everything, some twenty transactions a second.
-fn all_at_once_by_chance(_: &Server) {
+fn all_at_once_by_chance(protocol: &str, heartbeat: Api) {
     let world = World::turn();
-    let mut bank = Bank::start(&world, &[]);
+    let mut bank = Bank::start(&world, &[("group.protocol", protocol), ("heartbeat.interval", "200ms")]);
     let before = world.proxy.counts();
     let mut rules = Rules::default();
     let end = Choice::of(Api::END_TXN);
@@ -286,7 +321,7 @@ fn all_at_once_by_chance(_: &Server) {
             rules = rules.rule(Choice::of(api), 0.004, action);
         }
     }
-    rules = rules.rule(Choice::of(Api::HEARTBEAT), 0.2, Action::LoseReply).rule(Choice::of(Api::FETCH), 0.01, Action::LoseReply);
+    rules = rules.rule(Choice::of(heartbeat), 0.2, Action::LoseReply).rule(Choice::of(Api::FETCH), 0.01, Action::LoseReply);
     world.proxy.set_rules(rules);
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(10) {

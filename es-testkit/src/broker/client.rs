@@ -38,6 +38,9 @@ pub struct ClientConfig {
     pub session_timeout: Duration,
     /// How long a member may take to acknowledge a revocation (virtual time).
     pub rebalance_timeout: Duration,
+    /// Whether each task's fence is the generation in which it came, as in a streams group (KIP-1071), or one fence stands for all tasks of the
+    /// member, and is renewed with each generation.
+    pub task_fences: bool,
     /// How long a transaction may be open (virtual time).
     pub transaction_timeout: Duration,
     /// Of each task so many other processes keep a standby, by their own choice (see [`es_core::standbys`]). The name of a client's process is its
@@ -64,6 +67,7 @@ impl ClientConfig {
             max_records: 500,
             session_timeout: Duration::from_secs(45),
             rebalance_timeout: Duration::from_secs(60),
+            task_fences: false,
             transaction_timeout: Duration::from_secs(60),
             standbys: 0,
             standbys_interval: Duration::from_secs(1),
@@ -381,7 +385,11 @@ impl Client {
     /// Speaks with the group: joins, and hears what changed.
     fn heartbeat(&mut self, inner: &mut Inner) -> Option<BrokerEvent> {
         if matches!(self.membership, Membership::Joining) {
-            let limits = Limits { session: self.config.session_timeout, rebalance: self.config.rebalance_timeout };
+            let limits = Limits {
+                session: self.config.session_timeout,
+                rebalance: self.config.rebalance_timeout,
+                task_fences: self.config.task_fences,
+            };
             let topic = match self.config.topic(self.config.input) {
                 Ok(topic) => topic,
                 Err(error) => {
@@ -412,6 +420,8 @@ impl Client {
             }
             Ok(None) => None,
             Ok(Some(Notice::Revoked { tasks })) => Some(BrokerEvent::Revoked { tasks }),
+            // What it has keeps its fences.
+            Ok(Some(Notice::Assigned { tasks, .. })) if tasks.is_empty() && self.config.task_fences => None,
             Ok(Some(Notice::Assigned { tasks, generation })) => {
                 let held_some = !held.is_empty();
                 held.extend(&tasks);
@@ -419,7 +429,7 @@ impl Client {
                 let fence = Fence(self.fences.len() as u64);
                 self.standbys.assigned(&tasks);
                 let assigned = (!tasks.is_empty()).then_some(BrokerEvent::Assigned { tasks, fence });
-                if held_some || assigned.is_none() {
+                if (held_some && !self.config.task_fences) || assigned.is_none() {
                     self.told.extend(assigned);
                     return Some(BrokerEvent::Renewed { fence });
                 }

@@ -54,6 +54,8 @@ struct Member {
     generation: u64,
     target: BTreeSet<i32>,
     owned: BTreeSet<i32>,
+    /// Of the owned: in which generation each came.
+    since: BTreeMap<i32, u64>,
     /// Of the owned: those that it was told to give up, and when.
     revoked: BTreeSet<i32>,
     revoked_at: Duration,
@@ -63,13 +65,15 @@ struct Member {
     is_settled: bool,
 }
 
-/// How long a member may be silent.
+/// How long a member may be silent, and what its fences are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Between two polls.
     pub(super) session: Duration,
     /// Between being told to give up a task and doing so.
     pub(super) rebalance: Duration,
+    /// Each task's fence is the generation in which it came, as in a streams group.
+    pub(super) task_fences: bool,
 }
 
 impl Group {
@@ -80,6 +84,7 @@ impl Group {
             generation: 0,
             target: BTreeSet::new(),
             owned: BTreeSet::new(),
+            since: BTreeMap::new(),
             revoked: BTreeSet::new(),
             revoked_at: now,
             polled_at: now,
@@ -146,6 +151,7 @@ impl Group {
             return Ok(None);
         }
         me.owned.extend(&gained);
+        me.since.extend(gained.iter().map(|task| (*task, self.generation)));
         me.generation = self.generation;
         me.is_settled = me.owned == me.target;
         Ok(Some(Notice::Assigned { tasks: gained, generation: self.generation }))
@@ -157,17 +163,20 @@ impl Group {
             for task in tasks {
                 if me.revoked.remove(task) {
                     me.owned.remove(task);
+                    me.since.remove(task);
                 }
             }
         }
     }
 
-    /// Whether offsets from this sender are accepted. As the real one, it does not look at which partitions the member has.
-    pub(super) fn check(&self, group: &str, sender: GroupMetadata) -> Result<(), BrokerError> {
+    /// Whether offsets of this task from this sender are accepted. As the real one, it does not look at which partitions the member has when it
+    /// says the present generation. In a streams group an older one will do too, for a task that the member has had since then.
+    pub(super) fn check(&self, group: &str, task: i32, sender: GroupMetadata) -> Result<(), BrokerError> {
         let GroupMetadata::Member { member, generation } = sender else { return Ok(()) };
-        let current = self.members.get(&member).ok_or_else(|| error::unknown_member(group, member))?.generation;
-        if generation != current {
-            return Err(error::illegal_generation(group, member, generation, current));
+        let me = self.members.get(&member).ok_or_else(|| error::unknown_member(group, member))?;
+        let had_it = me.limits.task_fences && me.since.get(&task).is_some_and(|since| *since <= generation);
+        if generation != me.generation && !(had_it && generation < me.generation) {
+            return Err(error::illegal_generation(group, member, generation, me.generation));
         }
         Ok(())
     }

@@ -134,7 +134,7 @@ impl State {
     ) -> Result<(), BrokerError> {
         self.transactions.open(producer, self.now)?.groups.insert(group.to_string());
         let group_state = self.group_mut(group);
-        offsets.iter().try_for_each(|(_, _, sender)| group_state.check(group, *sender))?;
+        offsets.iter().try_for_each(|(of, _, sender)| group_state.check(group, of.partition, *sender))?;
         for (partition, offset, _) in offsets {
             group_state.commit_later(producer.id, partition.clone(), *offset);
         }
@@ -144,7 +144,7 @@ impl State {
     /// Commits offsets outside any transaction, if the members are current; all or none.
     pub(super) fn commit_offsets(&mut self, group: &str, offsets: &[(TopicPartition, i64, GroupMetadata)]) -> Result<(), BrokerError> {
         let group_state = self.group_mut(group);
-        offsets.iter().try_for_each(|(_, _, sender)| group_state.check(group, *sender))?;
+        offsets.iter().try_for_each(|(of, _, sender)| group_state.check(group, of.partition, *sender))?;
         for (partition, offset, _) in offsets {
             group_state.commit(partition.clone(), *offset);
         }

@@ -18,7 +18,7 @@ pub struct Security {
 }
 
 impl Security {
-    /// The user that the SASL listeners know, under PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
+    /// The user that the SASL listeners know, under PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512. Under OAUTHBEARER they take any unsecured token.
     pub const USERNAME: &'static str = "alice";
     /// That user's password.
     pub const PASSWORD: &'static str = "alice-secret";
@@ -50,13 +50,17 @@ impl Security {
         let [sasl_plaintext, ssl, sasl_ssl] = ports.map(|port| format!("127.0.0.1:{port}"));
         let security = Security { sasl_plaintext, ssl, sasl_ssl, ca_file: folder.join(CA_FILE) };
         let mut settings = format!(
-            "ssl.keystore.type=PKCS12\nssl.keystore.location={}\nssl.keystore.password={STORE_PASSWORD}\nsasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512\n",
+            "ssl.keystore.type=PKCS12\nssl.keystore.location={}\nssl.keystore.password={STORE_PASSWORD}\nsasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER\n",
             folder.join(KEY_STORE).display()
         );
         for listener in ["sasl_plaintext", "sasl_ssl"] {
             let (user, password) = (Self::USERNAME, Self::PASSWORD);
             settings += &format!(
                 "listener.name.{listener}.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}=\"{password}\";\n"
+            );
+            // Tokens that nobody has signed: for tests alone.
+            settings += &format!(
+                "listener.name.{listener}.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"{user}\";\n"
             );
             for mechanism in ["scram-sha-256", "scram-sha-512"] {
                 settings += &format!(

@@ -11,7 +11,9 @@ pub(super) fn error_places(api: Api, version: i16, frame: &[u8]) -> Option<Vec<u
     fields.tags()?;
     let throttled = |from| version >= from;
     match api {
-        Api::END_TXN | Api::ADD_OFFSETS_TO_TXN | Api::INIT_PRODUCER_ID | Api::CONSUMER_GROUP_HEARTBEAT => one(&mut fields, true),
+        Api::END_TXN | Api::ADD_OFFSETS_TO_TXN | Api::INIT_PRODUCER_ID | Api::CONSUMER_GROUP_HEARTBEAT | Api::STREAMS_GROUP_HEARTBEAT => {
+            one(&mut fields, true)
+        }
         Api::HEARTBEAT | Api::SYNC_GROUP | Api::LEAVE_GROUP => one(&mut fields, throttled(1)),
         Api::JOIN_GROUP => one(&mut fields, throttled(2)),
         Api::FETCH if version >= 7 => one(&mut fields, true),
@@ -187,6 +189,7 @@ mod tests {
         check(Api::INIT_PRODUCER_ID, 4, &[0; 17], &[4]);
         check(Api::FIND_COORDINATOR, 2, &[0; 20], &[4]);
         check(Api::CONSUMER_GROUP_HEARTBEAT, 1, &[0; 20], &[4]);
+        check(Api::STREAMS_GROUP_HEARTBEAT, 0, &[0; 20], &[4]);
         // Throttle; one topic "t" with two partitions.
         check(
             Api::ADD_PARTITIONS_TO_TXN,

@@ -52,6 +52,10 @@ apis! {
     TXN_OFFSET_COMMIT, "TxnOffsetCommit", 28, 3;
     /// Joins, stays in and leaves a group of KIP-848.
     CONSUMER_GROUP_HEARTBEAT, "ConsumerGroupHeartbeat", 68, 0;
+    /// Joins, stays in and leaves a streams group (KIP-1071).
+    STREAMS_GROUP_HEARTBEAT, "StreamsGroupHeartbeat", 88, 0;
+    /// Writes offsets outside of any transaction.
+    OFFSET_COMMIT, "OffsetCommit", 8, 8;
 }
 
 impl Api {

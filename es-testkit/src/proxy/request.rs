@@ -91,7 +91,13 @@ impl Request {
                 };
                 *(if kind == 1 { &mut self.transactional_id } else { &mut self.group }) = owned(key);
             }
-            Api::JOIN_GROUP | Api::HEARTBEAT | Api::LEAVE_GROUP | Api::SYNC_GROUP | Api::CONSUMER_GROUP_HEARTBEAT => {
+            Api::JOIN_GROUP
+            | Api::HEARTBEAT
+            | Api::LEAVE_GROUP
+            | Api::SYNC_GROUP
+            | Api::CONSUMER_GROUP_HEARTBEAT
+            | Api::STREAMS_GROUP_HEARTBEAT
+            | Api::OFFSET_COMMIT => {
                 self.group = owned(body.string()?);
             }
             _ => {}
@@ -167,6 +173,8 @@ pub(super) mod tests {
         check(Api::JOIN_GROUP, 5, &[&plain("team")], None, team);
         check(Api::SYNC_GROUP, 3, &[&plain("team")], None, team);
         check(Api::CONSUMER_GROUP_HEARTBEAT, 1, &[&compact("team")], None, team);
+        check(Api::STREAMS_GROUP_HEARTBEAT, 0, &[&compact("team")], None, team);
+        check(Api::OFFSET_COMMIT, 9, &[&compact("team")], None, team);
         check(Api(3), 1, &[&[0xff; 20]], None, None);
     }
 

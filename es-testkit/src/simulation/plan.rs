@@ -146,6 +146,8 @@ pub(super) struct Plan {
     pub(super) slow_disk: u64,
     pub(super) clocks: Clocks,
     pub(super) table: Option<TablePlan>,
+    /// Whether the group is a streams group, with a fence for each task.
+    pub(super) task_fences: bool,
     /// A process has so many lanes, at most; how many is drawn at each start.
     pub(super) lanes: usize,
     /// Of each task so many other processes keep a standby, and look so often whether they are the right ones.
@@ -196,6 +198,8 @@ impl Plan {
             3 => Some(TablePlan::OverLedger(BadRows::Stop)),
             _ => None,
         };
+        // From a copy: what else a seed decides stays as it was.
+        let task_fences = random.clone().split().chance(500);
         Plan {
             processes: random.between(2, 3),
             settings,
@@ -210,6 +214,7 @@ impl Plan {
             slow_disk: random.pick(&[0, 0, 300, 900]),
             clocks,
             table,
+            task_fences,
             lanes: 1,
             standbys: 0,
             standbys_interval: Duration::from_secs(1),

@@ -575,6 +575,7 @@ fn setup(
         guarantee: plan.settings.guarantee,
         standbys: plan.standbys,
         standbys_interval: plan.standbys_interval,
+        task_fences: plan.task_fences,
         ..ClientConfig::of(&topology, "")
     };
     let bad_rows = match plan.table {

@@ -6,11 +6,12 @@ use es_testkit::conformance::broker::{Harness, cases, suite};
 struct InMemory {
     cluster: Cluster,
     scripts: u32,
+    task_fences: bool,
 }
 
 impl InMemory {
-    fn new() -> Self {
-        InMemory { cluster: Cluster::new("memory"), scripts: 0 }
+    fn new(task_fences: bool) -> Self {
+        InMemory { cluster: Cluster::new("memory"), scripts: 0, task_fences }
     }
 
     fn topic(&self, role: Role) -> String {
@@ -31,7 +32,7 @@ impl Harness for InMemory {
     fn client(&mut self, lane: u32) -> Client {
         let topics = [Role::Commands, Role::Events, Role::Outcomes].map(|role| (role, self.topic(role)));
         let config = ClientConfig::new(format!("group-{}", self.scripts), format!("app-{}-{lane}", self.scripts), Role::Commands, topics);
-        Client::new(&self.cluster, config)
+        Client::new(&self.cluster, ClientConfig { task_fences: self.task_fences, ..config })
     }
 
     fn produce_keyed(&mut self, place: Place, key: &str, value: Option<&str>) -> i64 {
@@ -66,18 +67,21 @@ impl Harness for InMemory {
 
 #[test]
 fn every_script_passes_by_itself() {
-    for (name, case) in cases::<InMemory>() {
-        let outcome = std::panic::catch_unwind(|| case(&mut InMemory::new()));
-        assert!(outcome.is_ok(), "the script failed: {name}");
+    for task_fences in [false, true] {
+        for (name, case) in cases::<InMemory>() {
+            let outcome = std::panic::catch_unwind(|| case(&mut InMemory::new(task_fences)));
+            assert!(outcome.is_ok(), "the script failed: {name} (task fences: {task_fences})");
+        }
     }
 }
 
 #[test]
 fn the_suite_passes_on_one_cluster() {
-    suite(&mut InMemory::new());
+    suite(&mut InMemory::new(false));
+    suite(&mut InMemory::new(true));
 }
 
 #[test]
 fn the_suite_passes_where_polls_wait() {
-    suite(&mut InMemory { cluster: Cluster::new("memory").blocking(true), scripts: 0 });
+    suite(&mut InMemory { cluster: Cluster::new("memory").blocking(true), scripts: 0, task_fences: true });
 }
