@@ -78,6 +78,7 @@ mod tests {
     fn a_member_is_known_by_the_name_in_its_id() {
         let member = |id: &str, partitions: &[i32]| Member {
             id: id.to_owned(),
+            client_id: String::new(),
             partitions: partitions.iter().map(|partition| ("in".to_owned(), *partition)).chain([("other".to_owned(), 7)]).collect(),
         };
         let members =
@@ -95,6 +96,7 @@ mod tests {
         let mut own = OwnChoice::new(&config);
         let member = |name: &str, partitions: &[i32]| Member {
             id: format!("{name}-66f80541-e58b-406c-92b1-4537e17cb30d"),
+            client_id: String::new(),
             partitions: partitions.iter().map(|partition| ("in".to_owned(), *partition)).collect(),
         };
         let look = |stable, mine: &[i32], others: &[i32]| Look {
