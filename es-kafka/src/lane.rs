@@ -4,6 +4,7 @@ use crate::app::AppError;
 use crate::broker::KafkaBroker;
 use crate::connection::{Connection, kafka_config};
 use crate::memory::Shares;
+use crate::metrics::LaneDetails;
 use crate::queries::{Desk, Sign};
 use crate::settings::Settings;
 use crate::status::{LaneStatus, TaskStatus};
@@ -103,7 +104,10 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
     let component = &lane.topology.component;
     tracing::info!(component, lane = lane.number, "started");
     let settings = engine_settings(&lane.settings, &lane.topology, lane.shares);
-    let mut runner = Runner::new(logic, lane.topology.clone(), settings, broker, store, Monotonic::default());
+    let runner = Runner::new(logic, lane.topology.clone(), settings, broker, store, Monotonic::default());
+    #[cfg(feature = "otel")]
+    let runner = runner.with_tracer(crate::otel::tracer());
+    let mut runner = runner;
     let mut reported = Instant::now();
     let (begun, mut waits) = (Instant::now(), true);
     let mut stopping = false;
@@ -117,6 +121,7 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
             let member_id = member_id(runner.broker());
             let mut status = lane.status.lock().unwrap_or_else(PoisonError::into_inner);
             report(&runner, &mut status);
+            status.details = LaneDetails::of(&runner, lane.shares.entries);
             status.member_id = member_id;
             tick(Some(&status));
             drop(status);

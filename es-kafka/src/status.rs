@@ -1,5 +1,6 @@
 //! What an application is doing and has done, for who looks on: by component, and by the lanes of each.
 
+use crate::metrics::LaneDetails;
 use es_core::runner::Stats;
 use es_core::task::TaskState;
 use std::collections::BTreeMap;
@@ -50,6 +51,8 @@ pub struct LaneStatus {
     pub ended: bool,
     /// Why it has failed.
     pub error: Option<String>,
+    /// How it and each of its tasks stand.
+    pub details: LaneDetails,
     /// The number of partitions of the component; 0 until it is known.
     pub partitions: i32,
     /// Whether its producer is initialised, so that it takes part in its group.
@@ -109,6 +112,7 @@ impl LaneStatus {
         (self.tasks, self.running, self.restoring, self.idle) = (0, 0, None, false);
         self.standbys.clear();
         (self.ended, self.error) = (true, error);
+        self.details = LaneDetails::ended();
         self.each_task.clear();
     }
 }

@@ -20,27 +20,30 @@ mod questions;
 mod remedy;
 mod transaction;
 
-pub use crate::settings::{Changelog, Guarantee, Settings, Stats};
+pub use crate::settings::{Changelog, Guarantee, Settings};
+pub use crate::stats::Stats;
 pub use error::RunnerError;
 
 use crate::broker::{Appetite, Broker, BrokerEvent, Completion, Fence, Fetched, Token};
 use crate::clock::Clock;
 use crate::envelope::writer;
 use crate::partition::partition_of;
-use crate::record::RecordBatch;
+use crate::record::{Place, RecordBatch};
 use crate::state_store::{StateStore, StoreError};
 use crate::task::entry::Entry;
-use crate::task::{Env, Logic, Order, Task, TaskError, TaskState, Topics};
+use crate::task::{Env, Logic, Order, Scratch, Task, TaskError, TaskState, Topics};
 use crate::topology::Topology;
+use crate::trace::{BatchSpans, Tracer};
 use questions::Question;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use transaction::{Flight, Open, Outstanding, Recovery};
 
 /// What the loop is doing. See the [module](self) for the diagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Phase {
     /// Looks at its topics.
+    #[default]
     Starting,
     /// Initialises its producer, before it reads any offset or joins its group.
     Joining,
@@ -57,6 +60,10 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All phases, in their order.
+    pub const ALL: [Phase; 7] =
+        [Phase::Starting, Phase::Joining, Phase::Running, Phase::Recovering, Phase::Stopping, Phase::Leaving, Phase::Stopped];
+
     /// Whether `next` may follow.
     pub fn may_become(self, next: Phase) -> bool {
         use Phase::*;
@@ -112,7 +119,7 @@ pub struct Runner<L: Logic, B: Broker, S: StateStore, C: Clock> {
     single: bool,
     turn: usize,
     stats: Stats,
-    scratch: Vec<u8>,
+    scratch: Scratch,
 }
 
 impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
@@ -137,14 +144,14 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             broker,
             store,
             clock,
-            env: Env { topology, topics, settings, source, writer },
+            env: Env { topology, topics, settings, source, writer, tracer: Tracer::default() },
             phase: Phase::Starting,
             error: None,
             fences: BTreeMap::new(),
             tasks: BTreeMap::new(),
             lost: Vec::new(),
             awaited: BTreeMap::new(),
-            open: Open { number: 1, records: RecordBatch::new(), inputs: 0, since: now },
+            open: Open { number: 1, records: RecordBatch::new(), inputs: 0, since: now, spans: BatchSpans::none() },
             flight: None,
             call: None,
             recovery: None,
@@ -162,10 +169,16 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             single: false,
             turn: 0,
             stats: Stats::default(),
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
         };
         runner.ask(Question::Topics);
         runner
+    }
+
+    /// Ties the spans of commands to the traces of their callers by this.
+    pub fn with_tracer(mut self, tracer: Tracer) -> Self {
+        self.env.tracer = tracer;
+        self
     }
 
     /// Takes one thing that has happened, waiting for it no longer than `wait`, and does what follows. Returns whether it goes on.
@@ -213,6 +226,12 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     /// Its tasks, [standbys](Task::is_standby) included, in the order of their partitions.
     pub fn tasks(&self) -> impl Iterator<Item = &Task<L>> {
         self.tasks.values()
+    }
+
+    /// How many inputs of this task, in records, are not processed and committed; `None` where it does not process, or the end of its log is not known.
+    pub fn lag(&self, task: &Task<L>) -> Option<u64> {
+        let place = Place::new(self.env.topology.input(), task.partition());
+        task.lag(self.broker.end_heard(place)?)
     }
 
     /// The tasks of which it keeps a copy, with the number of records that each has not folded yet, where that is known.
@@ -307,6 +326,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     }
 
     fn handle_assigned(&mut self, tasks: &[i32], fence: Fence) {
+        self.stats.assigned_tasks += tasks.len() as u64;
         if !tasks.is_empty() {
             tracing::info!(component = self.env.topology.component, ?tasks, "assigned");
             self.look_at_topics();
@@ -386,6 +406,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
 
     fn handle_revoked(&mut self, tasks: &[i32], lost: bool) {
         tracing::info!(component = self.env.topology.component, ?tasks, lost, "revoked");
+        *(if lost { &mut self.stats.lost_tasks } else { &mut self.stats.revoked_tasks }) += tasks.len() as u64;
         for partition in tasks {
             self.awaited.remove(partition);
             match self.tasks.get_mut(partition) {
@@ -416,6 +437,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     fn drive(&mut self) {
         self.repeat_call();
         self.repeat_questions();
+        self.pace_restores();
         match self.phase {
             Phase::Starting | Phase::Joining | Phase::Recovering | Phase::Leaving | Phase::Stopped => {}
             Phase::Running => {
@@ -467,10 +489,22 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         self.phase == Phase::Running && self.room() > 0 && self.tasks.values().any(|t| t.buffered() > 0)
     }
 
-    /// Whether no more records are wanted for now.
+    /// Whether no more records are wanted for now. While one task works, a restore of another that is ahead of the store is no reason.
     fn is_full(&self) -> bool {
         let buffered: usize = self.tasks.values().map(Task::buffered).sum();
-        buffered > 2 * self.env.settings.batch_records || self.tasks.values().any(|t| !t.throttles() && t.is_congested(&self.env))
+        let works = self.works();
+        let congested = |task: &Task<L>| task.is_congested(&self.env) && !task.throttles() && !(works && task.is_restoring());
+        buffered > 2 * self.env.settings.batch_records || self.tasks.values().any(congested)
+    }
+
+    fn works(&self) -> bool {
+        self.tasks.values().any(|task| task.state() == TaskState::Running)
+    }
+
+    /// Restores that are ahead of the store wait each for itself while another task works. Without one, nothing is read at all meanwhile, which costs less.
+    fn pace_restores(&mut self) {
+        let works = self.works();
+        self.tasks.values_mut().for_each(|task| task.pace_restore(works, &self.env));
     }
 
     fn flush(&mut self) {

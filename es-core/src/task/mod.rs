@@ -38,14 +38,15 @@ pub mod replay;
 pub use commands::Commands;
 pub use error::TaskError;
 pub use restore::Ends;
-pub use step::{Env, Logic, Step, Topics};
+pub use step::{Env, Logic, Scratch, Step, Topics};
 pub use table::{BadRows, Rows};
 
 use crate::broker::{Delivered, Fetched};
 use crate::record::{Place, RecordBatch, Role};
-use crate::settings::{Changelog, Stats};
+use crate::settings::Changelog;
 use crate::state_store::{StateStore, StoreError, WriteBatch};
-use cache::{At, Cache};
+use crate::stats::Stats;
+use cache::{At, Cache, Found};
 use checkpoint::{Checkpoint, Logged};
 use entry::Entry;
 use layout::{Identity, LastEvent, Position};
@@ -81,6 +82,18 @@ pub enum TaskState {
 }
 
 impl TaskState {
+    /// All states, in their order.
+    pub const ALL: [TaskState; 8] = [
+        TaskState::Draining,
+        TaskState::Opening,
+        TaskState::Restoring,
+        TaskState::Replaying,
+        TaskState::Running,
+        TaskState::Rewinding,
+        TaskState::Settling,
+        TaskState::Closed,
+    ];
+
     /// Whether `next` may follow.
     pub fn may_become(self, next: TaskState) -> bool {
         use TaskState::*;
@@ -229,6 +242,12 @@ impl<L: Logic> Task<L> {
         self.restore.as_ref().filter(|_| self.standby).and_then(Restore::lag)
     }
 
+    /// The standing of a task that processes inputs, in records behind `end`, the offset that the next input will get; `None` while it does not process.
+    pub fn lag(&self, end: i64) -> Option<u64> {
+        let serves = matches!(self.state, TaskState::Running | TaskState::Rewinding);
+        serves.then(|| u64::try_from(end - self.committed.input).unwrap_or(0))
+    }
+
     /// Inputs that wait.
     pub fn buffered(&self) -> usize {
         self.buffered
@@ -317,7 +336,7 @@ impl<L: Logic> Task<L> {
         out: &mut RecordBatch,
         env: &Env,
         stats: &mut Stats,
-        scratch: &mut Vec<u8>,
+        scratch: &mut Scratch,
     ) -> Result<usize, TaskError> {
         if self.state != TaskState::Running || self.inbox.is_empty() || limit == 0 {
             return Ok(0);
@@ -365,6 +384,9 @@ impl<L: Logic> Task<L> {
         }
         self.buffered -= taken;
         pending.after = self.position;
+        let Found { hits, misses } = self.cache.take_found();
+        stats.cache_hits += hits;
+        stats.cache_misses += misses;
         Ok(taken)
     }
 

@@ -10,14 +10,15 @@
 use super::error::TaskError;
 use super::layout::{self, Identity, LastEvent, Position, Restoring};
 use super::replay::{self, Folded, Sequence};
-use super::step::{Env, Logic, Step};
+use super::step::{Env, Logic, Scratch, Step};
 use super::{Order, Task, TaskState, put_position};
 use crate::aggregate::Millis;
 use crate::broker::{Extent, Fetched, TopicId};
 use crate::envelope::{Envelope, Headers, header, key};
 use crate::record::{Place, RecordBatch, RecordRef, Role};
-use crate::settings::{Changelog, Guarantee, Stats};
+use crate::settings::{Changelog, Guarantee};
 use crate::state_store::{MAX_KEY_BYTES, StateStore, StoreError, WriteBatch};
+use crate::stats::Stats;
 use crate::topology::Kind;
 
 /// What must be known before a task can open: the stable committed offset of its input, and then the extents of its topics.
@@ -51,6 +52,8 @@ pub(super) struct Restore {
     pub(super) tail: Option<[i64; 2]>,
     /// The highest input that the log shows as processed; -1 where none.
     processed: i64,
+    /// Nothing is read for it now: the store lags behind.
+    held: bool,
 }
 
 /// Where the position came from; the next one is tried when it turns out to be of another log.
@@ -176,6 +179,7 @@ impl<L: Logic> Task<L> {
             expected: None,
             tail: Some(tail(&ends)),
             processed: -1,
+            held: false,
             ends,
         };
         match (position, changelog) {
@@ -234,6 +238,34 @@ impl<L: Logic> Task<L> {
             (_, Role::Events) => self.handle_events(store, &fetched, env),
             (_, Role::Outcomes) => self.handle_outcomes(store, &fetched, env),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether it restores: the store lags behind what is read for it, and not behind inputs.
+    pub fn is_restoring(&self) -> bool {
+        matches!(self.state, TaskState::Restoring | TaskState::Replaying)
+    }
+
+    /// Reads nothing for a restore while the store lags behind it, so that the lane can go on reading for other tasks if one works; and reads on afterwards.
+    pub fn pace_restore(&mut self, another_works: bool, env: &Env) {
+        let (congested, calm) = (self.is_congested(env), self.writes <= 1 && self.cache.dirty_len() <= env.settings.flush_entries);
+        // A standby paces itself.
+        let (state, partition, may_hold) = (self.state, self.partition, another_works && !self.throttles());
+        let Some(restore) = self.restore.as_mut() else { return };
+        let hold = may_hold && (congested || restore.held && !calm);
+        if hold == restore.held {
+            return;
+        }
+        restore.held = hold;
+        let trusted = restore.is_trusted();
+        let read = [
+            (Role::Changelog, restore.changelog, state == TaskState::Restoring),
+            (Role::Events, restore.events, state == TaskState::Replaying),
+            (Role::Outcomes, restore.outcomes, state == TaskState::Replaying && trusted),
+        ];
+        for (role, goal, _) in read.into_iter().filter(|(_, goal, now)| *now && !goal.is_reached()) {
+            let place = Place::new(role, partition);
+            self.orders.push_back(if hold { Order::StopFetch(place) } else { Order::Fetch(place, goal.next) });
         }
     }
 
@@ -298,6 +330,7 @@ impl<L: Logic> Task<L> {
     /// Reads the log from `position` on; and from `logged` on, where that lies before it, to note what the changelog may not have.
     fn start_replay<S: StateStore>(&mut self, store: &mut S, position: Position, logged: Position, env: &Env) -> Result<(), TaskError> {
         let restore = self.restore.as_mut().expect("a restore is under way");
+        restore.held = false;
         let events = restore.ends.of(Role::Events).expect("the events topic was described");
         restore.processed = position.input - 1;
         let ahead = match env.topology.kind {
@@ -446,7 +479,7 @@ impl<L: Logic> Task<L> {
         env: &Env,
         stats: &mut Stats,
     ) -> Result<(), TaskError> {
-        let (mut out, mut scratch) = (RecordBatch::new(), Vec::new());
+        let (mut out, mut scratch) = (RecordBatch::new(), Scratch::default());
         let until = self.restore_mut().events.until;
         for record in fetched.records.iter().filter(|r| r.offset < until) {
             if let Some(id) = record.key.and_then(|key| std::str::from_utf8(key).ok()) {
@@ -498,6 +531,10 @@ impl<L: Logic> Task<L> {
             return self.follow(env);
         }
         let restore = self.restore.take().expect("a restore is under way");
+        let (_, records) = restore.progress();
+        if records > 0 {
+            tracing::info!(task = self.partition, from = ?restore.source, records, "restored");
+        }
         let input = restore.ends.of(env.topology.input()).expect("the input topic was described");
         let start = match restore.ends.stable {
             Some(offset) if offset < input.start || offset > input.end => return Err(out_of_range(env, input, offset)),

@@ -53,18 +53,24 @@ pub(super) enum Command {
     Close,
 }
 
-/// Whether the lane polls.
+/// Whether the lane polls; and, the other way, whether the group counts it among its members.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     waiting: AtomicBool,
     polls: AtomicU64,
     member: Mutex<Option<String>>,
+    counted: AtomicBool,
 }
 
 impl Presence {
     /// The lane comes to poll.
     pub(super) fn enter(&self) {
         self.waiting.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the group counts the lane among its members, as it was when its thread looked last.
+    pub(super) fn is_counted(&self) -> bool {
+        self.counted.load(Ordering::Relaxed)
     }
 
     /// The member's id, once it has joined.
@@ -175,6 +181,8 @@ impl Membership {
                 self.join();
             }
             self.serve();
+            let metadata = self.consumer.as_ref().and_then(GroupMetadata::of);
+            self.presence.counted.store(metadata.as_ref().is_some_and(GroupMetadata::is_member), Ordering::Relaxed);
             self.watch();
             let nothing_to_look_at = self.consumer.is_none() && self.again.is_none();
             self.mailbox.wait(Instant::now() + if nothing_to_look_at { IDLE } else { LOOK }, true);

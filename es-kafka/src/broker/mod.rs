@@ -195,6 +195,14 @@ impl Broker for KafkaBroker {
         }
     }
 
+    fn end_heard(&self, place: Place) -> Option<i64> {
+        self.threads.as_ref()?.reader.end_heard(place)
+    }
+
+    fn is_member(&self) -> Option<bool> {
+        Some(self.presence.is_counted())
+    }
+
     fn stop_fetch(&mut self, place: Place) {
         if let Err(error) = self.reader().stop(place) {
             self.inbox.push(BrokerEvent::Failed(error));

@@ -2,6 +2,7 @@
 //!
 //! This program is both: the tests, and, with `ES_TEST_APP` in its environment, the application; with `ES_TEST_TABLE` a table runs beside the aggregate.
 
+mod acls;
 mod bank;
 mod process;
 mod standby;
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         let app = if std::env::var_os("ES_TEST_TABLE").is_some() { app.table::<bank::Movements>() } else { app };
         return app.run().report();
     }
-    run_broker_tests(vec![
+    let tests: Vec<es_testkit::kafka_server::BrokerTest> = vec![
         ("every_command_counts_once_over_kill_9_and_the_tools_agree", every_command_counts_once_over_kill_9_and_the_tools_agree),
         ("what_three_lanes_left_open_at_kill_9_counts_once_with_one", what_three_lanes_left_open_at_kill_9_counts_once_with_one),
         ("who_keeps_standbys_takes_over_without_a_restore", standby::who_keeps_standbys_takes_over_without_a_restore),
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
         ("bad_settings_end_with_code_2", bad_settings_end_with_code_2),
         ("one_process_at_a_time_has_a_state_folder", one_process_at_a_time_has_a_state_folder),
         ("it_stops_in_bounded_time_when_the_broker_is_gone", it_stops_in_bounded_time_when_the_broker_is_gone),
-    ])
+    ];
+    run_broker_tests([&tests[..], acls::TESTS].concat())
 }
 
 fn every_command_counts_once_over_kill_9_and_the_tools_agree(kafka: &Server) {

@@ -570,6 +570,16 @@ impl Broker for Client {
         self.fetches.insert(place, Fetch { next: offset, told: None });
     }
 
+    fn end_heard(&self, place: Place) -> Option<i64> {
+        self.fetches.get(&place)?;
+        let watermarks = self.cluster.watermarks(self.config.topic(place.role).ok()?, place.partition);
+        watermarks.ok().map(|watermarks| watermarks.high)
+    }
+
+    fn is_member(&self) -> Option<bool> {
+        Some(self.membership.state() == MemberState::In)
+    }
+
     fn stop_fetch(&mut self, place: Place) {
         self.fetches.remove(&place);
     }

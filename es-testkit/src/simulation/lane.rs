@@ -10,6 +10,9 @@ use std::any::Any;
 use std::ops::{Bound, ControlFlow};
 use std::time::Duration;
 
+/// A key, and the number of events and the bytes of its state where it has one.
+type Seen = (String, Option<(u64, Vec<u8>)>);
+
 /// Keys of one page of a scan: few, so that a simulation's few keys take some pages.
 const PAGE: usize = 3;
 
@@ -93,8 +96,7 @@ impl<L: Logic> Lane for SimulatedRunner<L> {
         if self.position(partition).is_err() {
             return Ok(None);
         }
-        type Shown = Option<(u64, Vec<u8>)>;
-        let mut seen: Vec<(String, Shown)> = Vec::new();
+        let mut seen: Vec<Seen> = Vec::new();
         let shown = |found: Option<Committed<'_, L::State>>| found.map(|Committed { sequence, state }| (sequence, bytes(state)));
         pages(|from| {
             let mut left = PAGE;
