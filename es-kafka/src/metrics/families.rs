@@ -130,6 +130,8 @@ fn task_states(lane: &LaneStatus) -> Named {
         TaskState::Opening => "opening",
         TaskState::Restoring => "restoring",
         TaskState::Replaying => "replaying",
+        TaskState::Following => "following",
+        TaskState::Promoting => "promoting",
         TaskState::Running => "running",
         TaskState::Rewinding => "rewinding",
         TaskState::Settling => "settling",
