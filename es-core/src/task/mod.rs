@@ -83,11 +83,13 @@ pub enum TaskState {
 
 impl TaskState {
     /// All states, in their order.
-    pub const ALL: [TaskState; 8] = [
+    pub const ALL: [TaskState; 10] = [
         TaskState::Draining,
         TaskState::Opening,
         TaskState::Restoring,
         TaskState::Replaying,
+        TaskState::Following,
+        TaskState::Promoting,
         TaskState::Running,
         TaskState::Rewinding,
         TaskState::Settling,
