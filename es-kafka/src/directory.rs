@@ -5,7 +5,7 @@
 //! It is a hint, never a proof: the coordinator's word may be seconds old. Whoever is asked at an endpoint must know for himself whether he owns
 //! the partition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -74,6 +74,13 @@ impl Directory {
         self.read(component, |known| known.standbys.get(&partition).cloned()).flatten().unwrap_or_default()
     }
 
+    /// All endpoints of the component's processes, each once.
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only the server asks others"))]
+    pub(crate) fn endpoints(&self, component: &str) -> Vec<String> {
+        let all = |known: &Partitions| known.owner.values().chain(known.standbys.values().flatten()).cloned().collect::<BTreeSet<_>>();
+        self.read(component, all).unwrap_or_default().into_iter().collect()
+    }
+
     #[cfg_attr(not(test), allow(dead_code, reason = "for who wants to hear of changes"))]
     /// A number that grows whenever the table has changed. Reading it takes no lock.
     pub(crate) fn version(&self) -> u64 {
@@ -101,6 +108,7 @@ mod tests {
         assert_eq!(reader.owner("account", 1).as_deref(), Some("a:1"));
         assert_eq!(reader.standbys("account", 2), ["a:1", "b:1"]);
         assert_eq!(reader.owner("other", 1), None);
+        assert_eq!(reader.endpoints("account"), ["a:1", "b:1"]);
         directory.update("account", vec![owner("b:1", &[1], &[])]);
         assert_eq!(reader.owner("account", 1).as_deref(), Some("b:1"));
         assert_eq!((reader.owner("account", 0), reader.standbys("account", 2)), (None, vec![]));

@@ -189,6 +189,7 @@ impl StreamsMembership {
             endpoint_epoch: if heartbeat.epoch == JOIN { 0 } else { self.endpoint_epoch },
             owned: heartbeat.owned.as_ref(),
         };
+        let sent = Instant::now();
         let answer = self.coordinator.heartbeat(&request, limit.clone());
         let now = self.now();
         match answer.map_err(|error| failure_of_call(&error)).and_then(|answer| self.check(&heartbeat, answer)) {
@@ -199,6 +200,7 @@ impl StreamsMembership {
                 tracing::trace!(group = self.config.group_id, ?heartbeat, ?answer, "heartbeat");
                 self.member.handle_answer(answer, now);
                 self.presence.set_member(&self.info.id);
+                self.config.sign.seen(sent);
             }
             Err(failure) => {
                 let (Failure::NotNow(text)

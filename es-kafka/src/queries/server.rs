@@ -9,6 +9,7 @@ use crate::app::AppError;
 use crate::connection::Connection;
 use crate::directory::Directory;
 use crate::http::tls;
+use crate::metrics::Metrics;
 use crate::settings::{Settings, Value};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -82,6 +83,7 @@ impl Bound {
         instance: &str,
         components: BTreeMap<String, Served>,
         directory: Directory,
+        metrics: Metrics,
     ) -> Result<Server, AppError> {
         let Bound { runtime, listener, tls, address, endpoint } = self;
         let node = Arc::new(Node {
@@ -91,6 +93,7 @@ impl Bound {
             finder: Finder::new(settings, connection, components.keys(), directory)?,
             peers: Peers::new(settings).map_err(AppError::Setup)?,
             components,
+            metrics,
             settings: settings.clone(),
         });
         let buffer = usize::try_from(settings.query_max_request_bytes).unwrap_or(usize::MAX).saturating_add(LEAST_BUFFER);
