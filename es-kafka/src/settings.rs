@@ -339,7 +339,10 @@ impl Settings {
         if self.memory_limit < memory::LEAST {
             refuse("memory.limit", format!("must be at least {}", memory::LEAST.show()));
         }
-        if self.num_standby_replicas > 0 && self.broker == BrokerKind::Kafka && self.group_protocol == GroupChoice::Is(GroupProtocol::Consumer) {
+        if self.num_standby_replicas > 0
+            && self.broker == BrokerKind::Kafka
+            && self.group_protocol == GroupChoice::Is(GroupProtocol::Consumer)
+        {
             let why = "needs to know who has which partition, and the members of a `consumer` group cannot be told that: set `group.protocol` to `streams` or `classic`";
             refuse("num.standby.replicas", why.to_owned());
         }
