@@ -268,6 +268,17 @@ pub trait Broker {
     /// the same partition; nothing read for that one is delivered any more.
     fn fetch(&mut self, place: Place, offset: i64);
 
+    /// The offset that the next record of a partition which is being delivered will get, as far as was heard on the way: nobody is asked, and
+    /// uncommitted records count. `None` where nothing was heard. For people; nothing rests on it.
+    fn end_heard(&self, _place: Place) -> Option<i64> {
+        None
+    }
+
+    /// Whether the group counts us among its members now, as far as is known. For people; nothing rests on it.
+    fn is_member(&self) -> Option<bool> {
+        None
+    }
+
     /// No longer delivers this partition.
     fn stop_fetch(&mut self, place: Place);
 

@@ -42,6 +42,9 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All causes, in their order.
+    pub const ALL: [Cause; 6] = [Cause::Key, Cause::Partition, Cause::Undecodable, Cause::Oversized, Cause::Panicked, Cause::Unwritable];
+
     /// The cause's name on the wire.
     pub fn name(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@ use crate::broker::TopicId;
 use crate::codec::{Codec, CodecError};
 use crate::event::{DecodeError, Event};
 use crate::record::{Place, RecordBatch, RecordRef};
+use crate::trace::TraceContext;
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -37,8 +38,10 @@ pub mod header {
     pub const CONTENT_TYPE: &str = "content-type";
     /// Where it came from: [`Provenance`](super::Provenance), binary.
     pub const INPUT: &str = "es_input";
-    /// W3C trace context, handed on from the command.
+    /// [W3C trace context](https://www.w3.org/TR/trace-context/), handed on from the command.
     pub const TRACE_PARENT: &str = "traceparent";
+    /// What tracing systems keep beside it.
+    pub const TRACE_STATE: &str = "tracestate";
 }
 
 /// How many headers an event gets.
@@ -162,8 +165,8 @@ pub struct Writing<'a> {
     pub causation_id: &'a str,
     /// The conversation's id.
     pub correlation_id: &'a str,
-    /// The command's trace context.
-    pub trace_parent: Option<&'a [u8]>,
+    /// The trace that goes on with what is written.
+    pub trace: Option<TraceContext<'a>>,
     /// Where it came from.
     pub provenance: Provenance,
     /// Which headers to write.
@@ -212,8 +215,11 @@ impl Writing<'_> {
         if version != 1 {
             record.header_with(header::DATA_VERSION, |out| append_number(out, version));
         }
-        if let Some(trace) = self.trace_parent {
-            record.header(header::TRACE_PARENT, trace);
+        if let Some(trace) = self.trace {
+            record.header(header::TRACE_PARENT, trace.parent.as_bytes());
+            if let Some(state) = trace.state {
+                record.header(header::TRACE_STATE, state.as_bytes());
+            }
         }
         if self.style == HeaderStyle::Full {
             record.header(header::SPEC_VERSION, b"1.0");
@@ -360,6 +366,8 @@ pub struct Headers<'a> {
     pub correlation_id: Option<&'a str>,
     /// `traceparent`.
     pub trace_parent: Option<&'a [u8]>,
+    /// `tracestate`.
+    pub trace_state: Option<&'a [u8]>,
     /// `es_input`.
     pub provenance: Option<Provenance>,
 }
@@ -378,6 +386,7 @@ impl<'a> Headers<'a> {
             causation_id: None,
             correlation_id: None,
             trace_parent: None,
+            trace_state: None,
             provenance: None,
         };
         for (name, value) in record.raw_headers() {
@@ -398,9 +407,18 @@ impl<'a> Headers<'a> {
                 read.version = number(value, header::DATA_VERSION)?;
             } else if is(header::TRACE_PARENT) {
                 read.trace_parent = Some(value);
+            } else if is(header::TRACE_STATE) {
+                read.trace_state = Some(value);
             }
         }
         Ok(read)
+    }
+}
+
+impl<'a> Headers<'a> {
+    /// The trace that the record belongs to; `None` where it names none, or not as W3C's trace context says.
+    pub fn trace(&self) -> Option<TraceContext<'a>> {
+        TraceContext::read(self.trace_parent?, self.trace_state)
     }
 }
 

@@ -8,7 +8,7 @@
 //! | what a user writes | [`mod@event`], [`aggregate`], [`command`], [`codec`] |
 //! | what goes over the wire | [`record`], [`envelope`], [`dead_letter`], [`partition`] |
 //! | the ports | [`broker`], [`state_store`], [`clock`] |
-//! | the engine | [`settings`], [`topology`], [`task`], [`runner`] |
+//! | the engine | [`settings`], [`topology`], [`task`], [`runner`], [`standbys`]; what it counts and traces: [`stats`], [`trace`] |
 
 #[doc(hidden)]
 pub mod __private;
@@ -25,9 +25,12 @@ pub mod partition;
 pub mod record;
 pub mod runner;
 pub mod settings;
+pub mod standbys;
 pub mod state_store;
+pub mod stats;
 pub mod task;
 pub mod topology;
+pub mod trace;
 
 pub use aggregate::{Aggregate, AggregateId, Context, Decide, Decision, Draft, Events, Fold, Folds, Millis, emit, nothing, reject};
 pub use codec::{Codec, Json, Postcard};

@@ -1,4 +1,4 @@
-//! The engine's settings and counters.
+//! The engine's settings.
 
 use crate::envelope::HeaderStyle;
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub struct Settings {
     pub max_command_bytes: usize,
     /// How often the topics are looked at, to notice that one was re-created or has another number of partitions.
     pub topics_check_interval: Duration,
+    /// How often the ends of the logs that standbys follow are asked for.
+    pub standby_interval: Duration,
     /// How long giving up may take before the loop stops as it is.
     pub shutdown_timeout: Duration,
 }
@@ -84,72 +86,8 @@ impl Default for Settings {
             flush_interval: Duration::from_secs(1),
             max_command_bytes: 1 << 20,
             topics_check_interval: Duration::from_secs(30),
+            standby_interval: Duration::from_millis(500),
             shutdown_timeout: Duration::from_secs(10),
         }
-    }
-}
-
-/// What a runner has done so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stats {
-    /// Inputs that were processed, batches that were given up included.
-    pub inputs: u64,
-    /// Commands that were accepted.
-    pub accepted: u64,
-    /// Events that were emitted, or folded by a table.
-    pub events: u64,
-    /// Commands that were rejected.
-    pub rejected: u64,
-    /// Commands for which there was nothing to do.
-    pub nothing: u64,
-    /// Commands whose id was used by another one before.
-    pub conflicts: u64,
-    /// Commands that had been processed before, by their id.
-    pub duplicates: u64,
-    /// Inputs that the state reflected already, by their offset.
-    pub replayed: u64,
-    /// Inputs that went to the dead-letter topic.
-    pub dead_letters: u64,
-    /// Inputs whose batches were committed.
-    pub committed_inputs: u64,
-    /// Transactions that were committed.
-    pub commits: u64,
-    /// Batches that were given up.
-    pub aborts: u64,
-    /// Times when an outcome was unknown and the log had to decide.
-    pub unknown_outcomes: u64,
-}
-
-impl std::ops::AddAssign for Stats {
-    /// Takes together what two runners have done.
-    fn add_assign(&mut self, other: Stats) {
-        let Stats {
-            inputs,
-            accepted,
-            events,
-            rejected,
-            nothing,
-            conflicts,
-            duplicates,
-            replayed,
-            dead_letters,
-            committed_inputs,
-            commits,
-            aborts,
-            unknown_outcomes,
-        } = other;
-        self.inputs += inputs;
-        self.accepted += accepted;
-        self.events += events;
-        self.rejected += rejected;
-        self.nothing += nothing;
-        self.conflicts += conflicts;
-        self.duplicates += duplicates;
-        self.replayed += replayed;
-        self.dead_letters += dead_letters;
-        self.committed_inputs += committed_inputs;
-        self.commits += commits;
-        self.aborts += aborts;
-        self.unknown_outcomes += unknown_outcomes;
     }
 }

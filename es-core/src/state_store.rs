@@ -125,6 +125,18 @@ pub trait StateStore {
     /// [`StoreError::Busy`] while another store of this process has it open; else when it cannot be opened, or is open here already.
     fn open(&mut self, task: i32) -> Result<(), StoreError>;
 
+    /// Says that this task is to be opened here, where that was [`Busy`](StoreError::Busy): whoever in this process has it open without working on it
+    /// hears so from [`is_wanted`](StateStore::is_wanted). Until it is opened the next time, by whomever.
+    fn want(&mut self, task: i32) {
+        let _ = task;
+    }
+
+    /// Whether another store of this process [wants](StateStore::want) this task, which is open here.
+    fn is_wanted(&self, task: i32) -> bool {
+        let _ = task;
+        false
+    }
+
     /// Reads a key: the newest write that has *completed* (a later one may or may not show).
     ///
     /// # Errors

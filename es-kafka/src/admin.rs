@@ -9,7 +9,7 @@ use crate::config::{check_extra, client, client_error};
 use crate::error::{code_of, request_error};
 use crate::ffi::{NativeError, describe as native};
 use es_core::broker::{BrokerError, ErrorKind, TopicId};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use std::collections::BTreeMap;
@@ -116,7 +116,7 @@ impl Admin {
     /// # Errors
     /// As [`describe`](Admin::describe).
     #[cfg(feature = "http")]
-    pub(crate) fn members(&self, group: &str, protocol: GroupProtocol) -> Result<Vec<(String, Vec<(String, i32)>)>, BrokerError> {
+    pub(crate) fn members(&self, group: &str, protocol: GroupProtocol) -> Result<Vec<native::Member>, BrokerError> {
         let what = format!("describing the group {group}");
         // All brokers answer this one, or it fails.
         let described = classic_group::describe(self.client.inner(), group, self.wait).map_err(|error| kafka_error(&what, &error))?;
@@ -204,20 +204,8 @@ impl Admin {
     }
 
     fn configs(&self, names: &[&str]) -> Result<BTreeMap<String, BTreeMap<String, String>>, BrokerError> {
-        if names.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        let what = format!("reading the settings of the topics {}", names.join(", "));
-        let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let answers = block_on(self.client.describe_configs(&asked, &self.options())).map_err(|error| kafka_error(&what, &error))?;
-        let mut configs = BTreeMap::new();
-        // The answers come in the order asked.
-        for (name, answer) in names.iter().zip(answers) {
-            let resource = answer.map_err(|code| request_error(&what, code, &code.to_string()))?;
-            let entries = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-            configs.insert((*name).to_owned(), entries.collect());
-        }
-        Ok(configs)
+        native::settings(self.client.inner(), names, self.wait)
+            .map_err(|error| native_error(&format!("reading the settings of the topics {}", names.join(", ")), &error))
     }
 
     fn options(&self) -> AdminOptions {

@@ -43,8 +43,6 @@ pub struct KafkaConfig {
     pub process_id: Option<String>,
     /// How often a member of a streams group says that it lives, where the broker does not want it more often.
     pub heartbeat_interval: Duration,
-    /// How many copies of each task a streams group keeps beside the active one, as long as there are processes for them.
-    pub standby_replicas: u16,
     /// How the broker of a streams group would create the changelog, if nobody had: settings of the topic.
     pub changelog_settings: Vec<(String, String)>,
     /// Where the endpoints of a streams group are noted.
@@ -64,6 +62,9 @@ pub struct KafkaConfig {
     pub max_poll_interval: Duration,
     /// After how long the broker aborts an open transaction by itself.
     pub transaction_timeout: Duration,
+    /// How many other processes keep a standby of each task. A streams group assigns them; the members of a classic one choose, by a
+    /// [`group_instance_id`](Self::group_instance_id) that ends in `-` and the number of the lane.
+    pub standby_replicas: u16,
     /// How long one call of the producer (initialise, send offsets, commit, abort) may take.
     pub commit_timeout: Duration,
     /// How much is read ahead, in bytes, at least 1 KiB.
@@ -128,7 +129,6 @@ impl KafkaConfig {
             component: group_id.to_owned(),
             process_id: None,
             heartbeat_interval: Duration::from_secs(1),
-            standby_replicas: 0,
             changelog_settings: Vec::new(),
             directory: Directory::default(),
             transactional_id: transactional_id.to_owned(),
@@ -138,6 +138,7 @@ impl KafkaConfig {
             session_timeout: Duration::from_secs(10),
             max_poll_interval: Duration::from_secs(300),
             transaction_timeout: Duration::from_secs(60),
+            standby_replicas: 0,
             commit_timeout: Duration::from_secs(30),
             read_ahead: 32 << 20,
             endpoint: None,
@@ -272,7 +273,6 @@ impl fmt::Debug for KafkaConfig {
             .field("component", &self.component)
             .field("process_id", &self.process_id)
             .field("heartbeat_interval", &self.heartbeat_interval)
-            .field("standby_replicas", &self.standby_replicas)
             .field("changelog_settings", &self.changelog_settings)
             .field("transactional_id", &self.transactional_id)
             .field("guarantee", &self.guarantee)
@@ -281,6 +281,7 @@ impl fmt::Debug for KafkaConfig {
             .field("session_timeout", &self.session_timeout)
             .field("max_poll_interval", &self.max_poll_interval)
             .field("transaction_timeout", &self.transaction_timeout)
+            .field("standby_replicas", &self.standby_replicas)
             .field("commit_timeout", &self.commit_timeout)
             .field("read_ahead", &self.read_ahead)
             .field("endpoint", &self.endpoint)

@@ -105,7 +105,6 @@ pub(crate) fn kafka_config(settings: &Settings, topology: &Topology, instance: O
     config.component.clone_from(&topology.component);
     config.process_id = instance.map(str::to_owned);
     config.heartbeat_interval = settings.heartbeat_interval;
-    config.standby_replicas = settings.num_standby_replicas;
     if let Some(changelog) = topology.topic(Role::Changelog) {
         // Only what must hold: a group's topology, to which these belong, can never change.
         let rules = WantedTopic::of(topology, Role::Changelog, changelog, settings).rules;
@@ -116,6 +115,7 @@ pub(crate) fn kafka_config(settings: &Settings, topology: &Topology, instance: O
     config.session_timeout = settings.session_timeout;
     config.max_poll_interval = settings.max_poll_interval;
     config.transaction_timeout = settings.transaction_timeout;
+    config.standby_replicas = settings.num_standby_replicas;
     config.extra = settings.kafka.clone();
     config
 }

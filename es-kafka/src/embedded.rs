@@ -138,6 +138,7 @@ impl Embedded {
         config.guarantee = settings.guarantee;
         config.session_timeout = settings.session_timeout;
         config.transaction_timeout = settings.transaction_timeout;
+        config.standbys = settings.num_standby_replicas.into();
         Client::new(&self.cluster, config)
     }
 

@@ -91,7 +91,9 @@ pub(crate) fn with_kind(kind: ErrorKind, what: &str, code: Code, text: &str) -> 
     let advice = match code {
         Code::TransactionalIdAuthorizationFailed => "; allow Write and Describe on the transactional id for this principal",
         Code::GroupAuthorizationFailed => "; allow Read on the group for this principal",
-        Code::TopicAuthorizationFailed => "; allow Read, Write and Describe on the topic for this principal",
+        Code::TopicAuthorizationFailed => {
+            "; allow this principal Read, Write and DescribeConfigs on the topic, and Create where it is to be created"
+        }
         Code::ClusterAuthorizationFailed => "; allow the operation on the cluster for this principal",
         Code::InvalidTransactionTimeout => "; lower `transaction.timeout` or raise the broker's `transaction.max.timeout.ms`",
         Code::InvalidSessionTimeout => {

@@ -5,6 +5,7 @@ use crate::broker::KafkaBroker;
 use crate::connection::{Connection, kafka_config};
 use crate::directory::Directory;
 use crate::memory::Shares;
+use crate::metrics::LaneDetails;
 use crate::queries::{Desk, Sign};
 use crate::settings::Settings;
 use crate::status::{LaneStatus, TaskStatus};
@@ -107,7 +108,10 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
     let component = &lane.topology.component;
     tracing::info!(component, lane = lane.number, "started");
     let settings = engine_settings(&lane.settings, &lane.topology, lane.shares);
-    let mut runner = Runner::new(logic, lane.topology.clone(), settings, broker, store, Monotonic::default());
+    let runner = Runner::new(logic, lane.topology.clone(), settings, broker, store, Monotonic::default());
+    #[cfg(feature = "otel")]
+    let runner = runner.with_tracer(crate::otel::tracer());
+    let mut runner = runner;
     let mut reported = Instant::now();
     let (begun, mut waits) = (Instant::now(), true);
     let mut stopping = false;
@@ -121,6 +125,7 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
             let member_id = member_id(runner.broker());
             let mut status = lane.status.lock().unwrap_or_else(PoisonError::into_inner);
             report(&runner, &mut status);
+            status.details = LaneDetails::of(&runner, lane.shares.entries);
             status.member_id = member_id;
             tick(Some(&status));
             drop(status);
@@ -149,7 +154,7 @@ fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S,
     let mut restoring: Option<(u64, u64)> = None;
     let (mut tasks, mut running) = (0, 0);
     status.each_task.clear();
-    for task in runner.tasks() {
+    for task in runner.tasks().filter(|task| !task.is_standby()) {
         tasks += 1;
         running += usize::from(task.state() == TaskState::Running);
         status.each_task.push(TaskStatus { partition: task.partition(), state: task.state(), position: task.committed().input });
@@ -163,6 +168,7 @@ fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S,
     status.partitions = runner.partitions().unwrap_or(0);
     status.joined = matches!(runner.phase(), Phase::Running | Phase::Recovering);
     (status.tasks, status.running, status.restoring) = (tasks, running, restoring);
+    status.standbys = runner.standbys().collect();
     status.idle = runner.is_idle();
 }
 

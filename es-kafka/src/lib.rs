@@ -22,6 +22,9 @@ mod former;
 mod http;
 mod lane;
 mod memory;
+pub mod metrics;
+#[cfg(feature = "otel")]
+pub mod otel;
 mod panics;
 #[cfg(feature = "cli")]
 mod program;

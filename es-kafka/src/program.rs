@@ -4,8 +4,10 @@ use crate::app::{App, AppError, OwnCommand};
 use crate::cli::{self, Action, Invocation, Output, Refusal, TopicsAction};
 use crate::component::Part;
 use crate::exit::Exit;
+#[cfg(feature = "otel")]
+use crate::otel::Exporters;
 use crate::panics;
-use crate::progress::{Progress, say};
+use crate::progress::{Lines, Progress, say};
 use crate::running::Running;
 use crate::settings::{Settings, Sources};
 use crate::tools::{self, Finding, Question, Tool};
@@ -18,6 +20,7 @@ use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
 
 /// How often the main thread looks for signals and shows progress.
 const LOOK: Duration = Duration::from_millis(50);
@@ -45,7 +48,25 @@ pub(crate) fn run(mut app: App) -> Exit {
         }
     };
     let Invocation { action, settings, component, json } = invocation;
-    if let Err(message) = install_subscriber(&settings) {
+    #[cfg(feature = "otel")]
+    let exporters = match action {
+        Action::Run => Exporters::from_environment(&settings.app),
+        _ => Ok(Exporters::default()),
+    };
+    #[cfg(feature = "otel")]
+    let exporters = match exporters {
+        Ok(exporters) => exporters,
+        Err(message) => {
+            say(format_args!("error: OpenTelemetry cannot be exported as the variables OTEL_… say: {message}"));
+            return Exit::USAGE;
+        }
+    };
+    let installed = install_subscriber(
+        &settings,
+        #[cfg(feature = "otel")]
+        &exporters,
+    );
+    if let Err(message) = installed {
         say(format_args!("error: `log`: {message}"));
         return Exit::USAGE;
     }
@@ -55,7 +76,11 @@ pub(crate) fn run(mut app: App) -> Exit {
     }
     let app = app.resolved(settings);
     let result = match action {
-        Action::Run => serve(&app),
+        Action::Run => serve(
+            &app,
+            #[cfg(feature = "otel")]
+            &exporters,
+        ),
         Action::Config => show_config(&app, json),
         Action::Topics(action) => topics(&app, action, json),
         Action::StateGet { id } => inspect(&app, component, json, Question::State { id }),
@@ -99,19 +124,24 @@ fn exit_of(error: &AppError) -> Exit {
     }
 }
 
-fn install_subscriber(settings: &Settings) -> Result<(), String> {
+fn install_subscriber(settings: &Settings, #[cfg(feature = "otel")] exporters: &Exporters) -> Result<(), String> {
     let filter = EnvFilter::try_new(&settings.log).map_err(|e| format!("`{}` is no filter: {e}", settings.log))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Lines).with_ansi(io::stderr().is_terminal());
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    #[cfg(feature = "otel")]
+    let subscriber = subscriber.with(exporters.layer());
     subscriber.try_init().map_err(|e| e.to_string())
 }
 
 /// Runs until a signal or a failure. A second signal, or a shutdown that takes too long, ends the process at once: what was not committed is
 /// processed again after the next start.
-fn serve(app: &App) -> Result<Exit, AppError> {
+fn serve(app: &App, #[cfg(feature = "otel")] exporters: &Exporters) -> Result<Exit, AppError> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let settings = app.settings()?;
     let limit = settings.shutdown_timeout + GRACE;
     let running = app.start()?;
+    #[cfg(feature = "otel")]
+    exporters.observe(&running.metrics());
     let mut progress = Progress::new(&settings.app);
     let mut stopping: Option<Instant> = None;
     while !running.have_all_ended() {

@@ -4,15 +4,18 @@ use crate::status::ComponentStatus;
 use es_core::runner::Stats;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The pause between two lines in the log.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// The bar that is on the terminal now, for who writes there too.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
 /// Shows what the components are doing.
 pub(crate) struct Progress {
     app: String,
-    bar: Option<ProgressBar>,
     terminal: bool,
     started: Instant,
     told: Instant,
@@ -23,23 +26,27 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(app: &str) -> Self {
         let now = Instant::now();
-        Progress { app: app.to_owned(), bar: None, terminal: io::stderr().is_terminal(), started: now, told: now, serving: None }
+        Progress { app: app.to_owned(), terminal: io::stderr().is_terminal(), started: now, told: now, serving: None }
     }
 
     pub(crate) fn show(&mut self, components: &[ComponentStatus]) {
         let restoring = components.iter().filter_map(|component| component.restoring).reduce(|a, b| (a.0 + b.0, a.1 + b.1));
+        let lanes = components.iter().flat_map(|component| &component.lanes);
+        let partitions = lanes.flat_map(|lane| &lane.details.tasks).filter(|task| task.restoring.is_some()).count();
+        let working: usize = components.iter().map(|component| component.running).sum();
         match restoring {
             Some((done, all)) if self.terminal => {
-                let bar = self.bar.get_or_insert_with(bar);
+                let bar = shown().get_or_insert_with(bar).clone();
+                bar.set_message(format!("{partitions} partitions, {working} work already"));
                 bar.set_length(all);
                 bar.set_position(done.min(all));
             }
             Some((done, all)) if self.told.elapsed() >= PAUSE => {
                 self.told = Instant::now();
-                tracing::info!(records = done, of = all, "restoring");
+                tracing::info!(records = done, of = all, partitions, working, "restoring");
             }
             Some(_) => {}
-            None => self.bar.take().into_iter().for_each(|bar| bar.finish_and_clear()),
+            None => clear(),
         }
         let all_run = restoring.is_none() && components.iter().all(ComponentStatus::is_processing);
         let serving = all_run.then(|| components.iter().map(|component| component.tasks).sum());
@@ -51,7 +58,7 @@ impl Progress {
 
     /// Says what was done in all.
     pub(crate) fn close(&mut self, done: &[(String, Stats)]) {
-        self.bar.take().into_iter().for_each(|bar| bar.finish_and_clear());
+        clear();
         for (component, stats) in done {
             say(format_args!("{}: `{component}` {}", self.app, summary(stats)));
         }
@@ -99,11 +106,38 @@ impl Drop for Partitions {
 /// Says something to the person at the terminal.
 pub(crate) fn say(message: std::fmt::Arguments<'_>) {
     // Nobody is left to be told when stderr is closed.
-    let _ = writeln!(io::stderr(), "{message}");
+    let _ = Lines.write_all(format!("{message}\n").as_bytes());
+}
+
+/// Whole lines for stderr. A bar that is there makes room for them, and is drawn again below.
+pub(crate) struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        // The lock is not kept while the bar is drawn.
+        let bar = shown().clone();
+        match bar {
+            Some(bar) => bar.suspend(|| io::stderr().write(lines)),
+            None => io::stderr().write(lines),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn shown() -> std::sync::MutexGuard<'static, Option<ProgressBar>> {
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn clear() {
+    let bar = shown().take();
+    bar.into_iter().for_each(|bar| bar.finish_and_clear());
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("restoring {bar:40} {human_pos} of {human_len} records, {per_sec}, {eta} left");
+    let style = ProgressStyle::with_template("restoring {msg} {wide_bar} {human_pos} of {human_len} records, {per_sec}, {eta} left");
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 

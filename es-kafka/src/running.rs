@@ -10,6 +10,7 @@ use crate::directory::Directory;
 use crate::former;
 use crate::lane::Lane;
 use crate::memory::Shares;
+use crate::metrics::Metrics;
 use crate::panics;
 #[cfg(feature = "http")]
 use crate::queries::{Bound, Historian, Served, Server};
@@ -41,6 +42,7 @@ pub struct Running {
     server: Option<Server>,
     components: Vec<Handles>,
     stop: Arc<AtomicBool>,
+    metrics: Metrics,
     /// Something has failed that concerns all lanes.
     broken: Arc<AtomicBool>,
     #[cfg(feature = "embedded")]
@@ -89,6 +91,7 @@ impl Running {
         };
         let counts: Vec<usize> = topologies.iter().map(lanes).collect();
         tracing::info!(app = settings.app, instance, lanes = ?counts, "the application starts");
+        let statuses: Vec<Vec<Arc<Mutex<LaneStatus>>>> = counts.iter().map(|count| (0..*count).map(|_| Arc::default()).collect()).collect();
         let settings = &connection.choose_protocol(settings)?;
         #[cfg(feature = "http")]
         let bound = Bound::new(settings)?;
@@ -105,6 +108,7 @@ impl Running {
             components: Vec::new(),
             stop: Arc::default(),
             broken: Arc::default(),
+            metrics: Metrics::new(settings, statuses.concat(), folder.as_ref().map(StoreFolder::disk_use)),
             #[cfg(feature = "embedded")]
             connection: connection.clone(),
             #[cfg(feature = "embedded")]
@@ -121,7 +125,7 @@ impl Running {
                 end_former(folder, ids.collect(), settings, connection)?;
             }
             let shares = Shares::of(settings.memory_limit, counts.iter().sum());
-            for (part, count) in parts.iter().zip(&counts) {
+            for ((part, count), statuses) in parts.iter().zip(&counts).zip(&statuses) {
                 let working = Arc::new(AtomicUsize::new(*count));
                 let (sign, counters) = counters.entry(part.topology.component.clone()).or_default();
                 let mut desk = || {
@@ -140,7 +144,7 @@ impl Running {
                     instance: instance.clone(),
                     number,
                     stop: running.stop.clone(),
-                    status: Arc::default(),
+                    status: statuses[number].clone(),
                     endpoint: endpoint.clone(),
                     directory: directory.clone(),
                     sign: sign.clone(),
@@ -174,6 +178,11 @@ impl Running {
     pub fn status(&self) -> Vec<ComponentStatus> {
         let status = |Handles { component, lanes }: &Handles| ComponentStatus::of(component, lanes.iter().map(Handle::status).collect());
         self.components.iter().map(status).collect()
+    }
+
+    /// What is measured, for who serves `/metrics` or exports it.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// Waits until `done` says so of the components, the application [has ended](Self::has_ended), or the time is over. Returns whether `done` said so.
@@ -365,7 +374,7 @@ mod tests {
         use crate::embedded::Embedded;
         use crate::settings::Threads;
         use crate::{App, AppError, Settings};
-        use es_core::{Aggregate, Command, Context, Decide, Decision, Fold, Folds, emit, event};
+        use es_core::{Aggregate, Command, Context, Decide, Decision, Fold, emit, event};
         use serde::{Deserialize, Serialize, Serializer};
         use std::sync::atomic::{AtomicBool, Ordering};
         use std::time::Duration;
@@ -374,12 +383,12 @@ mod tests {
 
         #[event(aggregate = "account")]
         #[derive(Clone, Debug, PartialEq)]
-        pub enum AccountEvent {
+        pub(super) enum AccountEvent {
             Moved { by: i64 },
         }
 
         #[derive(Command, Clone, Debug, PartialEq)]
-        pub enum AccountCommand {
+        pub(super) enum AccountCommand {
             Move { by: i64 },
         }
 

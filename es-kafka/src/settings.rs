@@ -20,7 +20,7 @@ pub(crate) use sources::topic_keys;
 pub use sources::{Origin, SettingError, SettingsError, Sources};
 pub use value::{BrokerKind, GroupChoice, HostPort, Threads, TopicCreation, Value};
 
-use crate::config::is_secret;
+use crate::config::{GroupProtocol, is_secret};
 use crate::memory;
 use crate::topics::{group_key, topic_key};
 use es_core::envelope::HeaderStyle;
@@ -111,11 +111,11 @@ settings! {
     /// How processes share the partitions. `streams` is KIP-1071 and needs Kafka 4.2, `consumer` is KIP-848 and needs Kafka 4.0; `auto` is `streams`
     /// where the brokers have it, else `classic`. A group cannot change over: `groups copy-offsets` copies its offsets to another.
     group_protocol: GroupChoice = "group.protocol", "auto";
-    /// How many copies of each partition's state other processes keep, so that they can take it over at once. Needs a streams group and a changelog.
-    num_standby_replicas: u16 = "num.standby.replicas", "0";
     /// How many lanes each component runs with in this process: each has a thread, a producer and a reader of its own. `cores`: one for each core of the
     /// machine. Never more than the component has partitions.
     threads: Threads = "threads", "cores";
+    /// How many other processes keep a copy of each partition's state up to date, from which they take it over without a restore. Not with a KIP-848 group.
+    num_standby_replicas: u16 = "num.standby.replicas", "0";
     /// The longest time that a batch gathers inputs before it is committed.
     commit_interval: Duration = "commit.interval", "100ms";
     /// The most inputs in one transaction.
@@ -339,6 +339,10 @@ impl Settings {
         if self.memory_limit < memory::LEAST {
             refuse("memory.limit", format!("must be at least {}", memory::LEAST.show()));
         }
+        if self.num_standby_replicas > 0 && self.broker == BrokerKind::Kafka && self.group_protocol == GroupChoice::Is(GroupProtocol::Consumer) {
+            let why = "needs to know who has which partition, and the members of a `consumer` group cannot be told that: set `group.protocol` to `streams` or `classic`";
+            refuse("num.standby.replicas", why.to_owned());
+        }
         if self.max_poll_interval < self.session_timeout {
             refuse("max.poll.interval", format!("must not be below `session.timeout` ({})", self.session_timeout.show()));
         }
@@ -399,6 +403,16 @@ mod tests {
         let origin = |s: &Settings, key: &str| s.entries().into_iter().find(|e| e.key == key).unwrap().origin;
         assert_eq!(origin(&settings, "partitions"), Origin::Code);
         assert_eq!(origin(&settings, "guarantee"), Origin::Default);
+    }
+
+    #[test]
+    fn standbys_in_a_group_that_cannot_be_looked_at_are_refused() {
+        let mut settings = Settings::new("bank");
+        settings.set("num.standby.replicas", "1").unwrap();
+        assert!(settings.check(&[account("bank")]).is_ok());
+        settings.set("group.protocol", "consumer").unwrap();
+        let error = settings.check(&[account("bank")]).unwrap_err().to_string();
+        assert!(error.starts_with("`num.standby.replicas` (set by the program): needs to know"), "{error}");
     }
 
     #[test]

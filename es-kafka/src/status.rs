@@ -1,7 +1,9 @@
 //! What an application is doing and has done, for who looks on: by component, and by the lanes of each.
 
+use crate::metrics::LaneDetails;
 use es_core::runner::Stats;
 use es_core::task::TaskState;
+use std::collections::BTreeMap;
 
 /// What a component is doing and has done in this process: its lanes taken together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct ComponentStatus {
     pub running: usize,
     /// Records that were read for a restore, and how many there are, over the partitions that are being restored.
     pub restoring: Option<(u64, u64)>,
+    /// The partitions that it keeps a standby of, with the number of records of the log that each has not folded yet; `None` where that is not known.
+    pub standbys: BTreeMap<i32, Option<u64>>,
     /// Whether it has partitions, and all that was readable of them is processed, committed and stored.
     pub idle: bool,
     /// Each of its lanes, in the order of their numbers.
@@ -39,12 +43,16 @@ pub struct LaneStatus {
     pub running: usize,
     /// Records that were read for a restore, and how many there are, over the partitions that are being restored.
     pub restoring: Option<(u64, u64)>,
+    /// The partitions that it keeps a standby of, with the number of records of the log that each has not folded yet; `None` where that is not known.
+    pub standbys: BTreeMap<i32, Option<u64>>,
     /// Whether it is a member of its group, and all that was readable of its partitions, which may be none, is processed, committed and stored.
     pub idle: bool,
     /// Whether it has ended: it was told to stop, or has failed.
     pub ended: bool,
     /// Why it has failed.
     pub error: Option<String>,
+    /// How it and each of its tasks stand.
+    pub details: LaneDetails,
     /// The number of partitions of the component; 0 until it is known.
     pub partitions: i32,
     /// Whether its producer is initialised, so that it takes part in its group.
@@ -77,6 +85,7 @@ impl ComponentStatus {
             all.stats += lane.stats;
             all.tasks += lane.tasks;
             all.running += lane.running;
+            all.standbys.extend(&lane.standbys);
             if let Some((done, of)) = lane.restoring {
                 let (sum_done, sum_of) = all.restoring.unwrap_or_default();
                 all.restoring = Some((sum_done + done, sum_of + of));
@@ -101,7 +110,9 @@ impl LaneStatus {
     /// It has ended, with this error if it has failed.
     pub(crate) fn end(&mut self, error: Option<String>) {
         (self.tasks, self.running, self.restoring, self.idle) = (0, 0, None, false);
+        self.standbys.clear();
         (self.ended, self.error) = (true, error);
+        self.details = LaneDetails::ended();
         self.each_task.clear();
     }
 }

@@ -19,7 +19,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 const LAYOUT: &str = "1";
 const LAYOUT_FILE: &str = "layout";
@@ -35,6 +35,23 @@ const MIN_MEMTABLE_BYTES: u64 = 1 << 20;
 /// A state folder that this process holds. Clones share it; the lock is released when the last clone, store and snapshot is dropped.
 #[derive(Clone)]
 pub struct StoreFolder(Arc<Inner>);
+
+/// Tells how much room a folder's database takes. It does not hold the folder.
+#[derive(Clone)]
+pub struct DiskUse(Weak<Inner>);
+
+impl DiskUse {
+    /// The bytes of all files of the database, journals included; `None` while it is not open, or where they cannot be looked at.
+    pub fn bytes(&self) -> Option<u64> {
+        self.0.upgrade()?.opened.get()?.as_ref().ok()?.database.disk_space().ok()
+    }
+}
+
+impl std::fmt::Debug for DiskUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("DiskUse").field(&self.bytes()).finish()
+    }
+}
 
 // The fields are dropped in this order: the database is closed before the lock is released.
 struct Inner {
@@ -173,6 +190,11 @@ impl StoreFolder {
         let text: String = ids.iter().map(|id| format!("{id}\n")).collect();
         let file = self.0.path.join(PRODUCERS_FILE);
         write_durably(&self.0.path, PRODUCERS_FILE, &text).map_err(|e| failed("write", &file, &e))
+    }
+
+    /// Tells how much room the database takes, for as long as the folder is held.
+    pub fn disk_use(&self) -> DiskUse {
+        DiskUse(Arc::downgrade(&self.0))
     }
 
     /// The folder.

@@ -51,6 +51,6 @@ mod spaces;
 mod store;
 mod writer;
 
-pub use folder::StoreFolder;
+pub use folder::{DiskUse, StoreFolder};
 pub use options::StoreOptions;
 pub use store::{FjallSnapshot, FjallStore};

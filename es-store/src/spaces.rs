@@ -25,6 +25,8 @@ pub(crate) struct Spaces {
 struct Names {
     generations: BTreeMap<String, u64>,
     open: HashSet<String>,
+    /// Those that are open, and that another store is to open.
+    wanted: HashSet<String>,
 }
 
 impl Spaces {
@@ -43,7 +45,7 @@ impl Spaces {
         for name in database.list_keyspace_names().iter().filter(|name| !listed.contains(&***name)) {
             delete_keyspace(database, name);
         }
-        let spaces = Spaces { database: path, names: Mutex::new(Names { generations, open: HashSet::new() }) };
+        let spaces = Spaces { database: path, names: Mutex::new(Names { generations, ..Names::default() }) };
         spaces.save(&spaces.names().generations)?;
         Ok(spaces)
     }
@@ -55,7 +57,23 @@ impl Spaces {
 
     /// Notes that a space is open. False when it was already.
     pub(crate) fn claim(&self, space: &str) -> bool {
-        self.names().open.insert(space.to_owned())
+        let mut names = self.names();
+        let is_free = names.open.insert(space.to_owned());
+        if is_free {
+            names.wanted.remove(space);
+        }
+        is_free
+    }
+
+    /// Notes that somebody is to open a space.
+    pub(crate) fn want(&self, space: &str) {
+        self.names().wanted.insert(space.to_owned());
+    }
+
+    /// Whether somebody is to open a space.
+    pub(crate) fn is_wanted(&self, space: impl FnOnce() -> String) -> bool {
+        let names = self.names();
+        !names.wanted.is_empty() && names.wanted.contains(&space())
     }
 
     /// Notes that a space is closed.

@@ -127,6 +127,16 @@ impl StateStore for FjallStore {
         Ok(())
     }
 
+    fn want(&mut self, task: i32) {
+        if let Ok(spaces) = self.folder.spaces() {
+            spaces.want(&self.space_name(task));
+        }
+    }
+
+    fn is_wanted(&self, task: i32) -> bool {
+        self.folder.spaces().is_ok_and(|spaces| spaces.is_wanted(|| self.space_name(task)))
+    }
+
     fn get(&self, task: i32, key: &[u8]) -> Result<Option<fjall::Slice>, StoreError> {
         self.folder.poison().check()?;
         let space = self.space(task)?;

@@ -45,6 +45,8 @@ struct State {
     stores: usize,
     last_store: u64,
     open_tasks: BTreeSet<i32>,
+    /// Tasks that are open, and that another store is to open.
+    wanted: BTreeSet<i32>,
     fail_next_write: bool,
     poison: Option<String>,
     /// How to undo the newest completed writes, oldest first: what a loss of power may take back.
@@ -213,6 +215,7 @@ impl State {
     fn end_process(&mut self) {
         self.outstanding.clear();
         self.open_tasks.clear();
+        self.wanted.clear();
         self.fail_next_write = false;
         self.poison = None;
     }
@@ -286,10 +289,21 @@ impl StateStore for MemoryStore {
         if !state.open_tasks.insert(task) {
             return Err(StoreError::Busy(format!("task {task} is to be closed there first")));
         }
+        state.wanted.remove(&task);
         state.spaces.entry(task).or_default();
         drop(state);
         self.open.insert(task);
         Ok(())
+    }
+
+    fn want(&mut self, task: i32) {
+        if let Ok(mut state) = self.state() {
+            state.wanted.insert(task);
+        }
+    }
+
+    fn is_wanted(&self, task: i32) -> bool {
+        self.state().is_ok_and(|state| state.wanted.contains(&task))
     }
 
     fn get(&self, task: i32, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

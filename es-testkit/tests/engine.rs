@@ -496,14 +496,15 @@ fn a_failed_store_write_stops_the_application_and_the_log_restores_it() {
 fn only_the_command_whose_records_are_too_large_is_a_dead_letter() {
     let mut app = app();
     app.cluster().set_config("account-outcomes", TopicConfig { max_message_bytes: 1000, ..TopicConfig::default() }).unwrap();
-    let trace = "x".repeat(2000);
+    let long = "x".repeat(2000);
     let cluster = app.cluster().clone();
-    let send = |name: &str, trace: &str| {
-        let headers = [(header::TYPE, name.as_bytes()), (header::TRACE_PARENT, trace.as_bytes())];
+    let send = |name: &str, conversation: &str| {
+        let headers = [(header::TYPE, name.as_bytes()), (header::CORRELATION_ID, conversation.as_bytes())];
         cluster.produce("account-commands", "a", &headers, r#"{"amount":5}"#).unwrap();
     };
-    for (name, trace) in [("Deposit", ""), ("Withdraw", ""), ("Withdraw", &*trace), ("Deposit", ""), ("Deposit", ""), ("Deposit", "")] {
-        send(name, trace);
+    for (name, conversation) in [("Deposit", ""), ("Withdraw", ""), ("Withdraw", &*long), ("Deposit", ""), ("Deposit", ""), ("Deposit", "")]
+    {
+        send(name, conversation);
     }
     app.settle();
     assert_eq!((balance(&app, "a"), app.dead_letters().len()), (15, 1));

@@ -9,7 +9,7 @@ use es_core::partition::partition_of;
 use es_core::record::{Place, RecordBatch, Role};
 use es_core::runner::{Settings, Stats};
 use es_core::state_store::StateStore;
-use es_core::task::{Commands, Ends, Env, Order, Task, TaskState, Topics};
+use es_core::task::{Commands, Ends, Env, Order, Scratch, Task, TaskState, Topics};
 use es_core::{Aggregate, Command, Context, Decide, Decision, Topology, emit, event};
 use es_testkit::store::{MemoryDisk, MemoryStore};
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ impl Alone {
             max_event_bytes: 1_000_000,
         };
         let source = topology.source();
-        let env = Env { topics, settings: Settings::default(), writer: writer(&source), source, topology };
+        let env = Env { topics, settings: Settings::default(), writer: writer(&source), source, topology, tracer: Default::default() };
         let mut store = MemoryStore::new(&MemoryDisk::default());
         store.open(0).unwrap();
         let mut alone = Alone { task: Task::new(0, 10_000), store, env };
@@ -104,7 +104,7 @@ impl Alone {
         let mut records = RecordBatch::new();
         records.push(place, 0).offset(offset).key(b"a").header(header::TYPE, b"Count").value(br#"{"by":1}"#);
         let logic = Commands::default();
-        let (mut stats, mut out, mut scratch) = (Stats::default(), RecordBatch::new(), Vec::new());
+        let (mut stats, mut out, mut scratch) = (Stats::default(), RecordBatch::new(), Scratch::default());
         let fetched = Fetched { place, records, next: offset + 1 };
         self.task.handle_fetched(&logic, &mut self.store, fetched, &self.env, &mut stats).unwrap();
         self.task.process(&logic, &self.store, 1, 10, &mut out, &self.env, &mut stats, &mut scratch).unwrap();

@@ -20,27 +20,30 @@ mod questions;
 mod remedy;
 mod transaction;
 
-pub use crate::settings::{Changelog, Guarantee, Settings, Stats};
+pub use crate::settings::{Changelog, Guarantee, Settings};
+pub use crate::stats::Stats;
 pub use error::RunnerError;
 
 use crate::broker::{Appetite, Broker, BrokerEvent, Completion, Fence, Fetched, Token};
 use crate::clock::Clock;
 use crate::envelope::writer;
 use crate::partition::partition_of;
-use crate::record::RecordBatch;
+use crate::record::{Place, RecordBatch};
 use crate::state_store::{StateStore, StoreError};
 use crate::task::entry::Entry;
-use crate::task::{Env, Logic, Order, Task, TaskError, TaskState, Topics};
+use crate::task::{Env, Logic, Order, Scratch, Task, TaskError, TaskState, Topics};
 use crate::topology::Topology;
+use crate::trace::{BatchSpans, Tracer};
 use questions::Question;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use transaction::{Flight, Open, Outstanding, Recovery};
 
 /// What the loop is doing. See the [module](self) for the diagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Phase {
     /// Looks at its topics.
+    #[default]
     Starting,
     /// Initialises its producer, before it reads any offset or joins its group.
     Joining,
@@ -57,6 +60,10 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All phases, in their order.
+    pub const ALL: [Phase; 7] =
+        [Phase::Starting, Phase::Joining, Phase::Running, Phase::Recovering, Phase::Stopping, Phase::Leaving, Phase::Stopped];
+
     /// Whether `next` may follow.
     pub fn may_become(self, next: Phase) -> bool {
         use Phase::*;
@@ -86,6 +93,8 @@ pub struct Runner<L: Logic, B: Broker, S: StateStore, C: Clock> {
     tasks: BTreeMap<i32, Task<L>>,
     /// Tasks that are somebody else's already, and not closed yet.
     lost: Vec<i32>,
+    /// Tasks that were assigned while a standby of them was being closed, which is opened again then.
+    awaited: BTreeMap<i32, Fence>,
     open: Open,
     flight: Option<Flight>,
     /// The producer call that is outstanding, or that is to be repeated.
@@ -98,6 +107,8 @@ pub struct Runner<L: Logic, B: Broker, S: StateStore, C: Clock> {
     flushed: Duration,
     checkpointed: Duration,
     looked: Duration,
+    /// When the ends of what standbys follow were asked for.
+    followed: Duration,
     stopping_since: Duration,
     /// Failed recoveries, and fencings, since the last commit.
     failures: u32,
@@ -108,7 +119,7 @@ pub struct Runner<L: Logic, B: Broker, S: StateStore, C: Clock> {
     single: bool,
     turn: usize,
     stats: Stats,
-    scratch: Vec<u8>,
+    scratch: Scratch,
 }
 
 impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
@@ -133,13 +144,14 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             broker,
             store,
             clock,
-            env: Env { topology, topics, settings, source, writer },
+            env: Env { topology, topics, settings, source, writer, tracer: Tracer::default() },
             phase: Phase::Starting,
             error: None,
             fences: BTreeMap::new(),
             tasks: BTreeMap::new(),
             lost: Vec::new(),
-            open: Open { number: 1, records: RecordBatch::new(), inputs: 0, since: now },
+            awaited: BTreeMap::new(),
+            open: Open { number: 1, records: RecordBatch::new(), inputs: 0, since: now, spans: BatchSpans::none() },
             flight: None,
             call: None,
             recovery: None,
@@ -149,6 +161,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             flushed: now,
             checkpointed: now,
             looked: now,
+            followed: now,
             stopping_since: now,
             failures: 0,
             failing_since: now,
@@ -156,10 +169,16 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             single: false,
             turn: 0,
             stats: Stats::default(),
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
         };
         runner.ask(Question::Topics);
         runner
+    }
+
+    /// Ties the spans of commands to the traces of their callers by this.
+    pub fn with_tracer(mut self, tracer: Tracer) -> Self {
+        self.env.tracer = tracer;
+        self
     }
 
     /// Takes one thing that has happened, waiting for it no longer than `wait`, and does what follows. Returns whether it goes on.
@@ -204,20 +223,34 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         &self.env.topology
     }
 
-    /// Its tasks, in the order of their partitions.
+    /// Its tasks, [standbys](Task::is_standby) included, in the order of their partitions.
     pub fn tasks(&self) -> impl Iterator<Item = &Task<L>> {
         self.tasks.values()
     }
 
-    /// Whether nothing is in flight, nothing waits, and every task is running.
+    /// How many inputs of this task, in records, are not processed and committed; `None` where it does not process, or the end of its log is not known.
+    pub fn lag(&self, task: &Task<L>) -> Option<u64> {
+        let place = Place::new(self.env.topology.input(), task.partition());
+        task.lag(self.broker.end_heard(place)?)
+    }
+
+    /// The tasks of which it keeps a copy, with the number of records that each has not folded yet, where that is known.
+    pub fn standbys(&self) -> impl Iterator<Item = (i32, Option<u64>)> {
+        self.tasks.values().filter(|task| task.is_standby()).map(|task| (task.partition(), task.standby_lag()))
+    }
+
+    /// Whether nothing is in flight, nothing waits, and every task is running, or follows as a standby.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Running
             && self.flight.is_none()
             && self.open.inputs == 0
-            && self.questions.is_empty()
-            && self.repeats.is_empty()
+            && !self
+                .questions
+                .values()
+                .chain(self.repeats.iter().map(|(_, question)| question))
+                .any(|question| self.is_waited_for(question))
             && self.writes.is_empty()
-            && self.tasks.values().all(|t| t.state() == TaskState::Running && t.buffered() == 0)
+            && self.tasks.values().all(|t| matches!(t.state(), TaskState::Running | TaskState::Following) && t.buffered() == 0)
     }
 
     /// Its broker port.
@@ -239,14 +272,28 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         task.committed_entry(&self.store, id).map_err(|error| RunnerError::Task(TaskError::Store { task: partition, error }))
     }
 
+    /// The entry of a key as a standby has it, and the number of records that the standby had not folded yet when that was last heard. It was committed,
+    /// and may be out of date.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or no standby of this key's task is kept here that has read what there was when it began.
+    #[allow(clippy::type_complexity)]
+    pub fn standby_entry(&self, id: &str) -> Result<(Option<Entry<L::State>>, u64), RunnerError> {
+        let partition = partition_of(id.as_bytes(), self.env.topics.partitions.max(1));
+        let task = self.tasks.get(&partition).filter(|t| t.is_standby() && t.state() == TaskState::Following);
+        let Some(task) = task else { return Err(RunnerError::NotHere { id: id.to_owned(), partition }) };
+        let entry = task.committed_entry(&self.store, id);
+        let entry = entry.map_err(|error| RunnerError::Task(TaskError::Store { task: partition, error }))?;
+        Ok((entry, task.standby_lag().unwrap_or(0)))
+    }
+
     fn handle_event(&mut self, event: BrokerEvent) {
         match event {
             BrokerEvent::Done(token, completion) => self.handle_done(token, completion),
             BrokerEvent::Fetched(fetched) => self.handle_fetched(fetched),
             BrokerEvent::Assigned { tasks, fence } => self.handle_assigned(&tasks, fence),
             BrokerEvent::Renewed { fence } => self.fences.values_mut().for_each(|known| *known = fence),
-            // No copy is kept yet: a standby that is assigned opens as any other task.
-            BrokerEvent::Standby { tasks } => tracing::debug!(component = self.env.topology.component, ?tasks, "standbys are not kept"),
+            BrokerEvent::Standby { tasks } => self.handle_standby(&tasks),
             BrokerEvent::Revoked { tasks } => self.handle_revoked(&tasks, false),
             BrokerEvent::Lost { tasks } => self.handle_revoked(&tasks, true),
             BrokerEvent::Failed(error) => self.begin_stop(Some(RunnerError::Broker { doing: "working with the broker", error })),
@@ -279,17 +326,41 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     }
 
     fn handle_assigned(&mut self, tasks: &[i32], fence: Fence) {
+        self.stats.assigned_tasks += tasks.len() as u64;
         if !tasks.is_empty() {
             tracing::info!(component = self.env.topology.component, ?tasks, "assigned");
             self.look_at_topics();
         }
+        if matches!(self.phase, Phase::Stopping | Phase::Leaving | Phase::Stopped) {
+            return;
+        }
         for &partition in tasks {
-            if self.tasks.contains_key(&partition) || matches!(self.phase, Phase::Stopping | Phase::Leaving | Phase::Stopped) {
-                continue;
+            match self.tasks.get_mut(&partition) {
+                Some(task) if task.is_standby() && task.state() == TaskState::Settling => {
+                    self.awaited.insert(partition, fence);
+                    continue;
+                }
+                Some(task) if task.is_standby() => task.promote(),
+                Some(_) => continue,
+                None => drop(self.tasks.insert(partition, Task::new(partition, 0))),
             }
             self.drop_questions_of(partition);
             self.fences.insert(partition, fence);
-            self.tasks.insert(partition, Task::new(partition, 0));
+        }
+        self.share_cache();
+        self.open_stores();
+    }
+
+    fn handle_standby(&mut self, tasks: &[i32]) {
+        if matches!(self.phase, Phase::Stopping | Phase::Leaving | Phase::Stopped) {
+            return;
+        }
+        tracing::info!(component = self.env.topology.component, ?tasks, "standby");
+        for &partition in tasks {
+            if !self.tasks.contains_key(&partition) {
+                self.drop_questions_of(partition);
+                self.tasks.insert(partition, Task::standby(partition, 0));
+            }
         }
         self.share_cache();
         self.open_stores();
@@ -301,7 +372,12 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         for task in self.tasks.values_mut().filter(|task| task.needs_store()) {
             match self.store.open(task.partition()) {
                 Ok(()) => task.store_opened(),
-                Err(StoreError::Busy(why)) => tracing::trace!(task = task.partition(), why, "waits for its store"),
+                Err(StoreError::Busy(why)) => {
+                    tracing::trace!(task = task.partition(), why, "waits for its store");
+                    if !task.is_standby() {
+                        self.store.want(task.partition());
+                    }
+                }
                 Err(error) => failed = failed.or(Some(TaskError::Store { task: task.partition(), error })),
             }
         }
@@ -310,15 +386,29 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         }
     }
 
-    /// Each task has an equal share of the cache.
+    /// Each task has an equal share of the cache; a standby, which decides nothing, a quarter of that.
     fn share_cache(&mut self) {
-        let share = self.env.settings.cache_bytes / self.tasks.len().max(1);
-        self.tasks.values_mut().for_each(|task| task.resize_cache(share));
+        let parts = |task: &Task<L>| if task.is_standby() { 1 } else { 4 };
+        let part = self.env.settings.cache_bytes / self.tasks.values().map(parts).sum::<usize>().max(1);
+        self.tasks.values_mut().for_each(|task| task.resize_cache(part * parts(task)));
+    }
+
+    /// Standbys whose store another lane of the process needs are given up; those whose store lags behind read no more for a while.
+    fn look_after_standbys(&mut self) {
+        for task in self.tasks.values_mut().filter(|task| task.is_standby()) {
+            if !matches!(task.state(), TaskState::Settling | TaskState::Closed) && self.store.is_wanted(task.partition()) {
+                tracing::info!(task = task.partition(), "another lane takes the task over: its standby is closed");
+                task.settle(&self.env);
+            }
+            task.throttle(&self.env);
+        }
     }
 
     fn handle_revoked(&mut self, tasks: &[i32], lost: bool) {
         tracing::info!(component = self.env.topology.component, ?tasks, lost, "revoked");
+        *(if lost { &mut self.stats.lost_tasks } else { &mut self.stats.revoked_tasks }) += tasks.len() as u64;
         for partition in tasks {
+            self.awaited.remove(partition);
             match self.tasks.get_mut(partition) {
                 Some(task) => {
                     task.settle(&self.env);
@@ -347,10 +437,12 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     fn drive(&mut self) {
         self.repeat_call();
         self.repeat_questions();
+        self.pace_restores();
         match self.phase {
             Phase::Starting | Phase::Joining | Phase::Recovering | Phase::Leaving | Phase::Stopped => {}
             Phase::Running => {
                 self.open_stores();
+                self.look_after_standbys();
                 self.ask_for_offsets();
                 self.fill();
                 if self.phase == Phase::Running && self.is_due() {
@@ -397,10 +489,22 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         self.phase == Phase::Running && self.room() > 0 && self.tasks.values().any(|t| t.buffered() > 0)
     }
 
-    /// Whether no more records are wanted for now.
+    /// Whether no more records are wanted for now. While one task works, a restore of another that is ahead of the store is no reason.
     fn is_full(&self) -> bool {
         let buffered: usize = self.tasks.values().map(Task::buffered).sum();
-        buffered > 2 * self.env.settings.batch_records || self.tasks.values().any(|t| t.is_congested(&self.env))
+        let works = self.works();
+        let congested = |task: &Task<L>| task.is_congested(&self.env) && !task.throttles() && !(works && task.is_restoring());
+        buffered > 2 * self.env.settings.batch_records || self.tasks.values().any(congested)
+    }
+
+    fn works(&self) -> bool {
+        self.tasks.values().any(|task| task.state() == TaskState::Running)
+    }
+
+    /// Restores that are ahead of the store wait each for itself while another task works. Without one, nothing is read at all meanwhile, which costs less.
+    fn pace_restores(&mut self) {
+        let works = self.works();
+        self.tasks.values_mut().for_each(|task| task.pace_restore(works, &self.env));
     }
 
     fn flush(&mut self) {
@@ -437,9 +541,14 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             self.fences.remove(partition);
             self.store.close(*partition);
             self.lost.retain(|lost| lost != partition);
+            if let Some(fence) = self.awaited.remove(partition) {
+                self.fences.insert(*partition, fence);
+                self.tasks.insert(*partition, Task::new(*partition, 0));
+            }
         }
         if !closed.is_empty() {
             self.share_cache();
+            closed.retain(|partition| !self.tasks.contains_key(partition));
             self.broker.acknowledge(closed);
         }
         if let Some(error) = failed {
@@ -478,6 +587,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         self.stopping_since = self.clock.now();
         self.become_phase(Phase::Stopping);
         self.drop_questions();
+        self.awaited.clear();
         for task in self.tasks.values_mut() {
             task.rollback(self.open.number);
             task.settle(&self.env);
@@ -519,7 +629,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         let flush = self.tasks.values().any(|t| t.dirty_len() > 0).then_some(self.flushed + self.env.settings.flush_interval);
         let wait = calls.chain(repeats).chain(flush).map(|at| at.saturating_sub(now)).min();
         // Store writes end, and stores are closed by other lanes, without a wake-up.
-        let unseen = !self.writes.is_empty() || self.tasks.values().any(Task::needs_store);
+        let unseen = !self.writes.is_empty() || self.tasks.values().any(|task| task.needs_store() && !task.is_standby());
         let most = if unseen { Duration::from_millis(2) } else { Duration::from_millis(100) };
         wait.map_or(most, |wait| wait.min(most))
     }

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::record::{Place, Role};
 use crate::state_store::StateStore;
 use crate::task::{Ends, Logic, Task, TaskState, Topics};
-use crate::topology::Topology;
+use crate::topology::{Kind, Topology};
 
 /// A question to the broker that changes nothing.
 #[derive(Debug, Clone)]
@@ -106,7 +106,11 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         for (place, stable) in offsets {
             let Some(task) = self.tasks.get_mut(&place.partition) else { continue };
             match task.state() {
-                TaskState::Opening => opening.push((place.partition, *stable)),
+                TaskState::Opening | TaskState::Promoting => opening.push((place.partition, *stable)),
+                TaskState::Following => {
+                    task.follow_up_to(*stable, &self.env);
+                    opening.push((place.partition, *stable));
+                }
                 TaskState::Rewinding if !task.resume(*stable, &self.env) => {
                     tracing::warn!(
                         task = place.partition,
@@ -126,9 +130,17 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
 
     pub(super) fn handle_extents(&mut self, tasks: &[(i32, Option<i64>)], extents: &[Extent]) {
         for (partition, stable) in tasks {
-            let Some(task) = self.tasks.get_mut(partition).filter(|t| t.state() == TaskState::Opening) else { continue };
+            let Some(task) = self.tasks.get_mut(partition) else { continue };
             let extents = extents.iter().filter(|e| e.place.partition == *partition).copied().collect();
-            let outcome = task.open(&mut self.store, Ends { stable: *stable, extents }, &self.env);
+            let outcome = match task.state() {
+                TaskState::Opening => task.open(&mut self.store, Ends { stable: *stable, extents }, &self.env),
+                TaskState::Promoting => task.take_over(Ends { stable: *stable, extents }, &self.env),
+                TaskState::Following => {
+                    task.note_ends(extents, &self.env);
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
             self.check(outcome);
         }
     }
@@ -145,10 +157,35 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
                 Question::Topics | Question::Leave => Vec::new(),
             })
             .collect();
-        let waiting = self.tasks.values().filter(|t| matches!(t.state(), TaskState::Opening | TaskState::Rewinding)).map(Task::partition);
-        let waiting: Vec<i32> = waiting.filter(|partition| !asked.contains(partition)).collect();
+        let in_state = |tasks: &std::collections::BTreeMap<i32, Task<L>>, states: &[TaskState]| -> Vec<i32> {
+            tasks.values().filter(|t| states.contains(&t.state())).map(Task::partition).filter(|task| !asked.contains(task)).collect()
+        };
+        let waiting = in_state(&self.tasks, &[TaskState::Opening, TaskState::Rewinding, TaskState::Promoting]);
         if !waiting.is_empty() {
             self.ask(Question::Stable(waiting));
+        }
+        if self.clock.now() < self.followed + self.env.settings.standby_interval {
+            return;
+        }
+        let following = in_state(&self.tasks, &[TaskState::Following]);
+        if following.is_empty() {
+            return;
+        }
+        self.followed = self.clock.now();
+        match self.env.topology.kind {
+            // How far it may fold is for the group's offsets to say.
+            Kind::Table => self.ask(Question::Stable(following)),
+            Kind::Aggregate => self.ask(Question::Extents(following.into_iter().map(|task| (task, None)).collect())),
+        }
+    }
+
+    /// Whether anything waits for the answer: a standby that follows asks again and again, and goes on without.
+    pub(super) fn is_waited_for(&self, question: &Question) -> bool {
+        let waits = |task: &i32| self.tasks.get(task).is_some_and(|task| task.state() != TaskState::Following);
+        match question {
+            Question::Stable(tasks) => tasks.iter().any(waits),
+            Question::Extents(tasks) => tasks.iter().any(|(task, _)| waits(task)),
+            Question::Topics | Question::Leave => true,
         }
     }
 

@@ -6,7 +6,9 @@ use crate::broker::{Broker, BrokerError, Delivered, ErrorKind, OffsetCommit, Tok
 use crate::clock::Clock;
 use crate::record::{Place, RecordBatch};
 use crate::state_store::StateStore;
+use crate::stats::{AbortCause, BATCH_INPUTS, MICROSECONDS};
 use crate::task::{Logic, Task};
+use crate::trace::BatchSpans;
 use std::time::Duration;
 
 /// The batch that is being decided.
@@ -15,14 +17,18 @@ pub(super) struct Open {
     pub(super) records: RecordBatch,
     pub(super) inputs: usize,
     pub(super) since: Duration,
+    pub(super) spans: BatchSpans,
 }
 
 /// The batch that is being written and committed.
 pub(super) struct Flight {
     pub(super) number: u64,
     pub(super) inputs: usize,
+    /// When its first input was processed.
+    pub(super) since: Duration,
     pub(super) offsets: Vec<OffsetCommit>,
     pub(super) delivered: Vec<Delivered>,
+    pub(super) spans: BatchSpans,
 }
 
 /// A producer call.
@@ -62,9 +68,13 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             if room == 0 {
                 return;
             }
+            if self.open.inputs == 0 {
+                self.open.spans = BatchSpans::begin(&self.env.topology.component, self.open.number);
+            }
             let task = self.tasks.get_mut(&partitions[(self.turn + n) % partitions.len()]).expect("it was just listed");
             let Open { number, records, .. } = &mut self.open;
             let taken = task.process(&self.logic, &self.store, *number, room, records, &self.env, &mut self.stats, &mut self.scratch);
+            self.open.spans.take(&mut self.scratch.spans);
             let Some(taken) = self.check(taken) else { return };
             if taken > 0 && self.open.inputs == 0 {
                 self.open.since = self.clock.now();
@@ -82,7 +92,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     /// Closes the open batch and begins to write it.
     pub(super) fn take_off(&mut self) {
         if self.is_doomed() {
-            return self.give_up(Remedy::Abort { recreate: false });
+            return self.give_up(Remedy::Abort { recreate: false }, AbortCause::TaskLost);
         }
         let now = self.clock.now();
         let due = match self.env.settings.changelog {
@@ -92,7 +102,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         if due {
             self.checkpointed = now;
         }
-        let next = Open { number: self.open.number + 1, records: RecordBatch::new(), inputs: 0, since: now };
+        let next = Open { number: self.open.number + 1, records: RecordBatch::new(), inputs: 0, since: now, spans: BatchSpans::none() };
         let mut open = std::mem::replace(&mut self.open, next);
         let mut offsets = Vec::new();
         let mut failed = None;
@@ -106,7 +116,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        self.flight = Some(Flight { number: open.number, inputs: open.inputs, offsets, delivered: Vec::new() });
+        self.flight =
+            Some(Flight { number: open.number, inputs: open.inputs, since: open.since, offsets, delivered: Vec::new(), spans: open.spans });
         if let Some(error) = failed {
             self.roll_back();
             return self.begin_stop(Some(RunnerError::Task(error)));
@@ -138,15 +149,21 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
 
     pub(super) fn handle_call(&mut self, made: Outstanding, outcome: Result<Vec<Delivered>, BrokerError>) {
         let took = self.clock.now().saturating_sub(made.since);
-        let error = match (made.call, outcome) {
+        let (error, slow) = match (made.call, outcome) {
             (call @ (Call::Commit | Call::Abort), Ok(_))
                 if took > self.env.settings.uncertain_after && self.env.settings.guarantee == Guarantee::ExactlyOnce =>
             {
                 let what = if call == Call::Commit { "commit" } else { "abort" };
-                BrokerError::new(ErrorKind::Unknown, format!("the {what} took {took:?}, so a late copy of its request may be on its way"))
+                let text = format!("the {what} took {took:?}, so a late copy of its request may be on its way");
+                (BrokerError::new(ErrorKind::Unknown, text), true)
             }
-            (call, Ok(delivered)) => return self.go_on(call, delivered),
-            (_, Err(error)) => error,
+            (call, Ok(delivered)) => {
+                if call == Call::Commit {
+                    self.stats.commit_time.record(&MICROSECONDS, micros(took));
+                }
+                return self.go_on(call, delivered);
+            }
+            (_, Err(error)) => (error, false),
         };
         let late = took > self.env.settings.retry_for;
         if error.kind == ErrorKind::Fenced {
@@ -179,18 +196,18 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             self.let_go(unknown);
             return self.begin_stop(Some(RunnerError::Broker { doing: "writing a transaction", error }));
         }
-        self.give_up(remedy);
+        self.give_up(remedy, if slow { AbortCause::Slow } else { error.kind.into() });
     }
 
     /// The next call of a transaction or of a recovery.
     pub(super) fn go_on(&mut self, call: Call, delivered: Vec<Delivered>) {
         match call {
-            Call::Produce if self.is_doomed() => self.give_up(Remedy::Abort { recreate: false }),
+            Call::Produce if self.is_doomed() => self.give_up(Remedy::Abort { recreate: false }, AbortCause::TaskLost),
             Call::Produce => {
                 self.flight.as_mut().expect("records belong to a flight").delivered = delivered;
                 self.make(Call::SendOffsets);
             }
-            Call::SendOffsets if self.is_doomed() => self.give_up(Remedy::Abort { recreate: false }),
+            Call::SendOffsets if self.is_doomed() => self.give_up(Remedy::Abort { recreate: false }, AbortCause::TaskLost),
             Call::SendOffsets => self.make(Call::Commit),
             Call::Commit => self.land(),
             Call::Abort if self.recovery.is_some_and(|r| r.recreate) => self.make(Call::Init),
@@ -210,8 +227,11 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         for task in self.tasks.values_mut() {
             task.commit(flight.number, &flight.delivered);
         }
+        flight.spans.committed(flight.inputs);
         self.stats.commits += 1;
         self.stats.committed_inputs += flight.inputs as u64;
+        self.stats.batch_inputs.record(&BATCH_INPUTS, flight.inputs as u64);
+        self.stats.batch_time.record(&MICROSECONDS, micros(self.clock.now().saturating_sub(flight.since)));
         self.failures = 0;
         self.fencings = 0;
         if self.single && self.stats.commits.is_multiple_of(64) {
@@ -220,7 +240,7 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     }
 
     /// A batch cannot be committed, or its outcome is unknown.
-    pub(super) fn give_up(&mut self, remedy: Remedy) {
+    pub(super) fn give_up(&mut self, remedy: Remedy, cause: AbortCause) {
         let (abort, recreate, unknown) = match remedy {
             Remedy::Abort { recreate } => (self.flight.is_some(), recreate, false),
             Remedy::Recreate { unknown } => (false, true, unknown),
@@ -229,6 +249,12 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         // Outside a transaction, part of a batch may be in the log: only the log can tell.
         let unknown = unknown || self.env.settings.guarantee == Guarantee::AtLeastOnce;
         self.stats.aborts += 1;
+        self.stats.aborts_by_cause[cause as usize] += 1;
+        let outcome = if unknown { "unknown" } else { "aborted" };
+        let flying = self.flight.as_mut().map(|flight| &mut flight.spans);
+        for spans in flying.into_iter().chain([&mut self.open.spans]) {
+            std::mem::replace(spans, BatchSpans::none()).given_up(outcome, cause.name());
+        }
         if unknown {
             self.stats.unknown_outcomes += 1;
             self.flight = None;
@@ -253,6 +279,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         let recovery = self.recovery.take().expect("a recovery is under way");
         for task in self.tasks.values_mut() {
             match recovery.unknown {
+                // A standby has no part in transactions.
+                true if task.is_standby() => {}
                 true => task.reset(&self.env),
                 false => task.rewind(),
             }
@@ -279,13 +307,14 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         self.recovery = None;
         if unknown {
             self.flight = None;
-            self.tasks.values_mut().for_each(|task| task.reset(&self.env));
+            self.tasks.values_mut().filter(|task| !task.is_standby()).for_each(|task| task.reset(&self.env));
         }
         self.roll_back();
     }
 
     pub(super) fn forget_open(&mut self) {
-        self.open = Open { number: self.open.number + 1, records: RecordBatch::new(), inputs: 0, since: self.clock.now() };
+        let (number, since) = (self.open.number + 1, self.clock.now());
+        self.open = Open { number, records: RecordBatch::new(), inputs: 0, since, spans: BatchSpans::none() };
     }
 
     /// Whether a task with an uncommitted batch is somebody else's already.
@@ -304,4 +333,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         }
         self.single = true;
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

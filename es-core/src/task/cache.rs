@@ -44,6 +44,14 @@ pub(super) struct Cache<S> {
     /// Where committed events lie that the store's index has not got; nothing where no history is kept.
     unindexed: Unwritten,
     indexing: Unwritten,
+    found: Found,
+}
+
+/// How often an entry that was wanted was here, and how often not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Found {
+    pub(super) hits: u64,
+    pub(super) misses: u64,
 }
 
 /// What entries were before an uncommitted batch first touched them, in the order in which it did.
@@ -127,6 +135,7 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
             batches: VecDeque::new(),
             dirty: Vec::new(),
             writing: Vec::new(),
+            found: Found::default(),
             dirty_sorted: Sorted::default(),
             writing_sorted: Sorted::default(),
             unindexed: Unwritten::default(),
@@ -149,13 +158,20 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         self.bytes
     }
 
+    /// What was found since it was last asked.
+    pub(super) fn take_found(&mut self) -> Found {
+        std::mem::take(&mut self.found)
+    }
+
     /// Finds or reads an entry; an empty one where there is none.
     pub(super) fn load<T: StateStore>(&mut self, store: &T, task: i32, id: &str) -> Result<At, StoreError> {
         let hash = FxBuildHasher.hash_one(id);
         if let Some(&at) = self.index.find(hash, |at| self.slots[at.0 as usize].is(id)) {
             self.slots[at.0 as usize].used = true;
+            self.found.hits += 1;
             return Ok(at);
         }
+        self.found.misses += 1;
         let (entry, encoded) = read(store, task, id)?.unwrap_or_default();
         self.make_room();
         let mut slot = Slot::new(Some(SmolStr::from(id)), entry, encoded);

@@ -5,7 +5,9 @@
 //! reads the log from that marker on, whose position its store keeps.
 
 use super::layout::Position;
-use indexmap::IndexSet;
+use crate::record::Role;
+use crate::topology::Kind;
+use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 use smol_str::SmolStr;
 
@@ -13,11 +15,21 @@ use smol_str::SmolStr;
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     unlogged: IndexSet<SmolStr, FxBuildHasher>,
+    /// What a standby has seen change since the newest marker, with the offsets behind the newest event and the newest outcome of each.
+    followed: IndexMap<SmolStr, [i64; 2], FxBuildHasher>,
     /// Counts the times that `unlogged` was emptied, from 1.
     passes: u64,
     pass: Option<Pass>,
     /// The newest marker that is committed.
     pub(super) marker: Position,
+}
+
+/// What a marker covers: the offsets behind the events and outcomes. A table's events are its inputs.
+fn covered(kind: Kind, marker: &Position) -> [i64; 2] {
+    match kind {
+        Kind::Aggregate => [marker.events, marker.outcomes],
+        Kind::Table => [marker.input, 0],
+    }
 }
 
 /// A checkpoint under way: the entries it still has to write, and the position that its marker will tell.
@@ -43,7 +55,7 @@ const CHUNK: usize = 10_000;
 impl Checkpoint {
     /// Nothing is noted, and no marker known.
     pub(super) fn new() -> Self {
-        Checkpoint { unlogged: IndexSet::default(), passes: 1, pass: None, marker: Position::START }
+        Checkpoint { unlogged: IndexSet::default(), followed: IndexMap::default(), passes: 1, pass: None, marker: Position::START }
     }
 
     /// An entry has changed, and the changelog may not have it.
@@ -51,6 +63,34 @@ impl Checkpoint {
         if !self.unlogged.contains(id) {
             self.unlogged.insert(SmolStr::from(id));
         }
+    }
+
+    /// A standby has seen an entry change by this record of the log.
+    pub(super) fn note_followed(&mut self, kind: Kind, id: &str, role: Role, offset: i64) {
+        let which = usize::from(role == Role::Outcomes);
+        if offset < covered(kind, &self.marker)[which] {
+            return;
+        }
+        match self.followed.get_mut(id) {
+            Some(last) => last[which] = offset + 1,
+            None => {
+                let mut last = [0; 2];
+                last[which] = offset + 1;
+                self.followed.insert(SmolStr::from(id), last);
+            }
+        }
+    }
+
+    /// Whoever writes the changelog has put this marker there: what has not changed since is in it.
+    pub(super) fn follow(&mut self, kind: Kind, marker: Position) {
+        self.marker = marker;
+        let [events, outcomes] = covered(kind, &marker);
+        self.followed.retain(|_, last| last[0] > events || last[1] > outcomes);
+    }
+
+    /// From now on we write it: what was seen to change since the newest marker is to be written.
+    pub(super) fn take_over(&mut self) {
+        self.unlogged.extend(self.followed.drain(..).map(|(id, _)| id));
     }
 
     /// The number of the pass that entries which change now belong to.
@@ -123,6 +163,24 @@ mod tests {
         assert_eq!([first.marker, second.marker, third.marker], [None, None, Some(at(3))]);
         assert_eq!(first.ids.len() + second.ids.len() + third.ids.len(), 3 * CHUNK);
         assert_eq!(next(&mut checkpoint, true, vec![], at(6)).ids, ids(0..1), "what changed meanwhile is the next pass's");
+    }
+
+    #[test]
+    fn who_takes_over_writes_what_has_changed_since_the_newest_marker_that_it_has_seen() {
+        let mut checkpoint = Checkpoint::new();
+        let note = |checkpoint: &mut Checkpoint, id: &str, role, offset| checkpoint.note_followed(Kind::Aggregate, id, role, offset);
+        note(&mut checkpoint, "covered", Role::Events, 3);
+        note(&mut checkpoint, "again", Role::Events, 4);
+        note(&mut checkpoint, "outcome", Role::Outcomes, 7);
+        note(&mut checkpoint, "again", Role::Events, 5);
+        checkpoint.follow(Kind::Aggregate, Position { events: 5, outcomes: 7, input: 99, ..Position::START });
+        note(&mut checkpoint, "late", Role::Events, 4);
+        note(&mut checkpoint, "new", Role::Events, 6);
+        assert!(next(&mut checkpoint, false, vec![], at(0)).ids.is_empty());
+        checkpoint.take_over();
+        let mut written = next(&mut checkpoint, true, vec![], at(8)).ids;
+        written.sort();
+        assert_eq!(written, ["again", "new", "outcome"].map(SmolStr::from));
     }
 
     #[test]

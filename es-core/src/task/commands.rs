@@ -15,7 +15,9 @@ use crate::partition::partition_of;
 use crate::record::{Place, RecordBatch, RecordRef, Role};
 use crate::state_store::StateStore;
 use crate::topology::Kind;
+use crate::trace::{self, TraceContext};
 use std::marker::PhantomData;
+use tracing::Span;
 
 /// Commands of the aggregate `A`.
 #[derive(Debug)]
@@ -33,13 +35,14 @@ impl<A: Decide> Logic for Commands<A> {
 
     fn process<S: StateStore>(&self, step: &mut Step<'_, A, S>, input: &RecordRef<'_>) -> Result<(), TaskError> {
         step.stats.inputs += 1;
-        let mark = step.out.len();
+        let (mark, spans) = (step.out.len(), step.scratch.spans.len());
         match handle(step, input) {
             Ok(()) => Ok(()),
             Err(Stop::Task(error)) => Err(error),
             Err(Stop::Dead(cause, detail)) => {
                 step.out.truncate(mark);
                 step.dead_letter(input, cause, &detail);
+                step.scratch.spans[spans..].iter().for_each(|span| trace::failed(span, cause.name()));
                 Ok(())
             }
         }
@@ -101,11 +104,24 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
     let command_id = match headers.id {
         Some(own) => own,
         None => {
-            step.scratch.clear();
-            write_input_id(step.scratch, env.topics.input, step.task, input.offset);
-            std::str::from_utf8(step.scratch).expect("it is ASCII")
+            step.scratch.text.clear();
+            write_input_id(&mut step.scratch.text, env.topics.input, step.task, input.offset);
+            std::str::from_utf8(&step.scratch.text).expect("it is ASCII")
         }
     };
+    let mut trace = headers.trace();
+    let (mut span, mut handed_on) = (Span::none(), None);
+    if let Some(caller) = trace.filter(TraceContext::is_sampled) {
+        span = trace::command(env.topic(Role::Commands), step.task, input.offset, id);
+        if !span.is_disabled() {
+            span.record("command_id", command_id);
+            handed_on = env.tracer.adopt(&span, caller);
+            step.scratch.spans.push(span.clone());
+        }
+    }
+    if let (Some(trace), Some(parent)) = (&mut trace, &handed_on) {
+        trace.parent = parent;
+    }
 
     let verdict = if seen == Seen::Other {
         Verdict::Outcome(Outcome::Conflict)
@@ -125,7 +141,7 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
         aggregate_id: id,
         causation_id: command_id,
         correlation_id: headers.correlation_id.unwrap_or(command_id),
-        trace_parent: headers.trace_parent,
+        trace,
         provenance: Provenance {
             topic: env.topics.input,
             partition: step.task,
@@ -168,12 +184,14 @@ fn handle<A: Decide, S: StateStore>(step: &mut Step<'_, A, S>, input: &RecordRef
             change.present = true;
             change.events_through = input.offset + 1;
             step.position.last_event = Some(LastEvent::new(LastEvent::UNDELIVERED, &writing.provenance));
+            span.record("result", "accepted");
             step.stats.accepted += 1;
             step.stats.events += count as u64;
         }
         Verdict::Outcome(outcome) => {
             writing.outcome(step.out, Place::new(Role::Outcomes, step.task), &outcome).or_dead(Cause::Unwritable)?;
             change.outcomes_through = input.offset + 1;
+            span.record("result", outcome.name());
             match outcome {
                 Outcome::Rejected { .. } => step.stats.rejected += 1,
                 Outcome::Nothing => step.stats.nothing += 1,

@@ -12,13 +12,20 @@
 //!                               └───────────────────────────┘                             │
 //!                 any of them ── revoked or lost ──► Settling ──► Closed                  │
 //!                 any of them ────────────────────────────────────────────────────────────┘
+//!
+//!  a standby:      … Replaying ──► Following ── assigned ──► Promoting ──► Replaying ──► Running
 //! ```
+//!
+//! A *standby* keeps a copy of a task that another process works on: it opens and restores as that would, and then folds whatever is committed to the
+//! log. It processes nothing, and has no fence. When the task is assigned to it, it asks for the ends of the logs anew, reads what is left up to them, and goes
+//! on from where it is.
 
 mod cache;
 mod checkpoint;
 mod commands;
 mod error;
 mod restore;
+mod standby;
 mod step;
 mod table;
 
@@ -31,14 +38,15 @@ pub mod replay;
 pub use commands::Commands;
 pub use error::TaskError;
 pub use restore::Ends;
-pub use step::{Env, Logic, Step, Topics};
+pub use step::{Env, Logic, Scratch, Step, Topics};
 pub use table::{BadRows, Rows};
 
 use crate::broker::{Delivered, Fetched};
 use crate::record::{Place, RecordBatch, Role};
-use crate::settings::{Changelog, Stats};
+use crate::settings::Changelog;
 use crate::state_store::{StateStore, StoreError, WriteBatch};
-use cache::{At, Cache};
+use crate::stats::Stats;
+use cache::{At, Cache, Found};
 use checkpoint::{Checkpoint, Logged};
 use entry::Entry;
 use layout::{Identity, LastEvent, Position};
@@ -59,6 +67,10 @@ pub enum TaskState {
     Restoring,
     /// Folds what lies behind its position.
     Replaying,
+    /// Is a standby, and folds what is committed as it comes.
+    Following,
+    /// Was a standby: waits for the stable committed offset, and then for the ends of its topics.
+    Promoting,
     /// Processes inputs.
     Running,
     /// Was rolled back after an abort, and waits for the stable committed offset.
@@ -70,6 +82,20 @@ pub enum TaskState {
 }
 
 impl TaskState {
+    /// All states, in their order.
+    pub const ALL: [TaskState; 10] = [
+        TaskState::Draining,
+        TaskState::Opening,
+        TaskState::Restoring,
+        TaskState::Replaying,
+        TaskState::Following,
+        TaskState::Promoting,
+        TaskState::Running,
+        TaskState::Rewinding,
+        TaskState::Settling,
+        TaskState::Closed,
+    ];
+
     /// Whether `next` may follow.
     pub fn may_become(self, next: TaskState) -> bool {
         use TaskState::*;
@@ -81,7 +107,8 @@ impl TaskState {
             (Draining, Opening) => true,
             (Opening, Restoring | Replaying | Running) => true,
             (Restoring, Replaying | Running) => true,
-            (Replaying, Running | Opening) => true,
+            (Replaying, Running | Opening | Following) => true,
+            (Following, Promoting) | (Promoting, Replaying) => true,
             (Running, Rewinding) | (Rewinding, Running) => true,
             _ => false,
         }
@@ -116,6 +143,12 @@ pub struct Task<L: Logic> {
     inbox: VecDeque<Inbox>,
     buffered: usize,
     restore: Option<Restore>,
+    /// It keeps a copy of what another process works on.
+    standby: bool,
+    /// It was assigned while it was restored as a standby: the ends that it reads up to were asked for before.
+    ends_are_old: bool,
+    /// Its reading is stopped until the store has caught up.
+    paused: bool,
     /// Its store is open, and no other lane's.
     has_store: bool,
     /// Store writes that are under way, and whether one of them is a flush of the cache.
@@ -162,6 +195,9 @@ impl<L: Logic> Task<L> {
             inbox: VecDeque::new(),
             buffered: 0,
             restore: None,
+            standby: false,
+            ends_are_old: false,
+            paused: false,
             has_store: false,
             writes: 0,
             flushing: false,
@@ -169,6 +205,16 @@ impl<L: Logic> Task<L> {
             checkpoint: Checkpoint::new(),
             refuse: None,
         }
+    }
+
+    /// A task of which only a copy is to be kept.
+    pub fn standby(partition: i32, cache_bytes: usize) -> Self {
+        Task { standby: true, ..Self::new(partition, cache_bytes) }
+    }
+
+    /// Whether it only keeps a copy of what another process works on.
+    pub fn is_standby(&self) -> bool {
+        self.standby
     }
 
     /// The partition's number.
@@ -188,7 +234,20 @@ impl<L: Logic> Task<L> {
 
     /// How far a restore has come, and how far it goes, in records of the topic that it reads; `None` when it is not restoring.
     pub fn restore_progress(&self) -> Option<(i64, i64)> {
-        self.restore.as_ref().map(Restore::progress)
+        let restores = matches!(self.state, TaskState::Restoring | TaskState::Replaying);
+        self.restore.as_ref().filter(|_| restores).map(Restore::progress)
+    }
+
+    /// How many records of the log a standby has not folded yet, as of the last time that the log's end was asked for; `None` where that is not known,
+    /// or where it is no standby.
+    pub fn standby_lag(&self) -> Option<u64> {
+        self.restore.as_ref().filter(|_| self.standby).and_then(Restore::lag)
+    }
+
+    /// The standing of a task that processes inputs, in records behind `end`, the offset that the next input will get; `None` while it does not process.
+    pub fn lag(&self, end: i64) -> Option<u64> {
+        let serves = matches!(self.state, TaskState::Running | TaskState::Rewinding);
+        serves.then(|| u64::try_from(end - self.committed.input).unwrap_or(0))
     }
 
     /// Inputs that wait.
@@ -199,6 +258,11 @@ impl<L: Logic> Task<L> {
     /// Whether it cannot take more records for now, because the store lags behind.
     pub fn is_congested(&self, env: &Env) -> bool {
         self.writes > 4 || self.cache.dirty_len() > 4 * env.settings.flush_entries || self.cache.is_overfull()
+    }
+
+    /// Whether it reads by itself, and so stops [by itself](Task::throttle) where it is congested: its restore holds up no other task.
+    pub fn throttles(&self) -> bool {
+        self.standby && self.restore.is_some()
     }
 
     /// Its cache may take so many bytes from now on.
@@ -221,13 +285,14 @@ impl<L: Logic> Task<L> {
         self.orders.pop_front()
     }
 
-    /// The committed entry of a key; `None` where there never was one, or while the task is not [`Running`](TaskState::Running) or rewinding.
+    /// The committed entry of a key; `None` where there never was one, or while the task is not [`Running`](TaskState::Running) or rewinding. A
+    /// standby that is [`Following`](TaskState::Following) has it as it was some time ago.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn committed_entry<S: StateStore>(&self, store: &S, id: &str) -> Result<Option<Entry<L::State>>, StoreError> {
         match self.state {
-            TaskState::Running | TaskState::Rewinding => self.cache.committed(store, self.partition, id),
+            TaskState::Running | TaskState::Rewinding | TaskState::Following => self.cache.committed(store, self.partition, id),
             _ => Ok(None),
         }
     }
@@ -252,7 +317,9 @@ impl<L: Logic> Task<L> {
                 }
                 Ok(())
             }
-            TaskState::Restoring | TaskState::Replaying => self.handle_restored(logic, store, fetched, env, stats),
+            TaskState::Restoring | TaskState::Replaying | TaskState::Following | TaskState::Promoting => {
+                self.handle_restored(logic, store, fetched, env, stats)
+            }
             _ => Ok(()),
         }
     }
@@ -271,7 +338,7 @@ impl<L: Logic> Task<L> {
         out: &mut RecordBatch,
         env: &Env,
         stats: &mut Stats,
-        scratch: &mut Vec<u8>,
+        scratch: &mut Scratch,
     ) -> Result<usize, TaskError> {
         if self.state != TaskState::Running || self.inbox.is_empty() || limit == 0 {
             return Ok(0);
@@ -319,6 +386,9 @@ impl<L: Logic> Task<L> {
         }
         self.buffered -= taken;
         pending.after = self.position;
+        let Found { hits, misses } = self.cache.take_found();
+        stats.cache_hits += hits;
+        stats.cache_misses += misses;
         Ok(taken)
     }
 
@@ -473,6 +543,7 @@ impl<L: Logic> Task<L> {
             self.orders.push_back(Order::StopFetch(Place::new(role, self.partition)));
         }
         *self = Task {
+            standby: self.standby,
             has_store: self.has_store,
             writes: self.writes,
             orders: std::mem::take(&mut self.orders),
@@ -505,7 +576,7 @@ impl<L: Logic> Task<L> {
         if matches!(self.state, TaskState::Settling | TaskState::Closed) {
             return;
         }
-        let whole = matches!(self.state, TaskState::Running | TaskState::Rewinding);
+        let whole = matches!(self.state, TaskState::Running | TaskState::Rewinding | TaskState::Following | TaskState::Promoting);
         self.become_state(TaskState::Settling);
         self.clear_inbox();
         self.restore = None;
@@ -548,7 +619,7 @@ impl<L: Logic> Task<L> {
     /// Whether its committed changes may go to the store with its position now.
     pub fn may_flush(&self) -> bool {
         match self.state {
-            TaskState::Running => true,
+            TaskState::Running | TaskState::Following | TaskState::Promoting => true,
             TaskState::Replaying => self.restore.as_ref().is_some_and(Restore::is_trusted),
             _ => false,
         }

@@ -187,6 +187,7 @@ impl<L: Logic> Task<L> {
         let partition = self.partition;
         match self.state {
             TaskState::Running | TaskState::Rewinding => Ok(()),
+            _ if self.is_standby() => Err(Unanswered::NotHere { partition }),
             TaskState::Settling | TaskState::Closed => Err(Unanswered::NotHere { partition }),
             state => Err(Unanswered::NotReady { partition, state }),
         }

@@ -10,14 +10,15 @@
 use super::error::TaskError;
 use super::layout::{self, Identity, LastEvent, Position, Restoring};
 use super::replay::{self, Folded, Sequence};
-use super::step::{Env, Logic, Step};
+use super::step::{Env, Logic, Scratch, Step};
 use super::{Order, Task, TaskState, put_position};
 use crate::aggregate::Millis;
 use crate::broker::{Extent, Fetched, TopicId};
 use crate::envelope::{Envelope, Headers, header, key};
 use crate::record::{Place, RecordBatch, RecordRef, Role};
-use crate::settings::{Changelog, Guarantee, Stats};
+use crate::settings::{Changelog, Guarantee};
 use crate::state_store::{MAX_KEY_BYTES, StateStore, StoreError, WriteBatch};
+use crate::stats::Stats;
 use crate::topology::Kind;
 
 /// What must be known before a task can open: the stable committed offset of its input, and then the extents of its topics.
@@ -30,7 +31,7 @@ pub struct Ends {
 }
 
 impl Ends {
-    fn of(&self, role: Role) -> Option<Extent> {
+    pub(super) fn of(&self, role: Role) -> Option<Extent> {
         self.extents.iter().find(|e| e.place.role == role).copied()
     }
 }
@@ -38,17 +39,21 @@ impl Ends {
 /// A restore under way.
 #[derive(Debug)]
 pub(super) struct Restore {
-    ends: Ends,
+    pub(super) ends: Ends,
     source: Source,
-    changelog: Goal,
-    events: Goal,
-    outcomes: Goal,
+    pub(super) changelog: Goal,
+    pub(super) events: Goal,
+    pub(super) outcomes: Goal,
     restoring: Restoring,
     batch: WriteBatch,
     /// The event that the position names, until it was found in the log.
     expected: Option<LastEvent>,
+    /// Where events and outcomes end, as was heard last.
+    pub(super) tail: Option<[i64; 2]>,
     /// The highest input that the log shows as processed; -1 where none.
     processed: i64,
+    /// Nothing is read for it now: the store lags behind.
+    held: bool,
 }
 
 /// Where the position came from; the next one is tried when it turns out to be of another log.
@@ -61,21 +66,28 @@ enum Source {
 
 /// A stretch of a topic that is to be read.
 #[derive(Debug, Clone, Copy)]
-struct Goal {
-    from: i64,
-    next: i64,
-    until: i64,
+pub(super) struct Goal {
+    pub(super) from: i64,
+    pub(super) next: i64,
+    pub(super) until: i64,
 }
 
 impl Goal {
     const NONE: Goal = Goal { from: 0, next: 0, until: 0 };
+    /// Until this is read what has no end yet.
+    pub(super) const FOREVER: i64 = i64::MAX;
 
-    fn new(from: i64, until: i64) -> Self {
+    pub(super) fn new(from: i64, until: i64) -> Self {
         Goal { from, next: from, until }
     }
 
-    fn is_reached(&self) -> bool {
+    pub(super) fn is_reached(&self) -> bool {
         self.next >= self.until
+    }
+
+    /// What lies before this offset is read.
+    pub(super) fn done(&self) -> i64 {
+        self.next.min(self.until)
     }
 }
 
@@ -88,6 +100,15 @@ impl Restore {
     /// Whether the position that it started from is known to be one of this log.
     pub(super) fn is_trusted(&self) -> bool {
         self.expected.is_none()
+    }
+
+    /// What of the log, up to its end as it was heard last, is not folded yet, in records.
+    pub(super) fn lag(&self) -> Option<u64> {
+        let behind = |(goal, end): (&Goal, i64)| end.saturating_sub(goal.done()).max(0) as u64;
+        match &self.changelog {
+            changelog if changelog.until != Goal::FOREVER && !changelog.is_reached() => Some(behind((changelog, changelog.until))),
+            _ => Some([&self.events, &self.outcomes].into_iter().zip(self.tail?).map(behind).sum()),
+        }
     }
 
     pub(super) fn progress(&self) -> (i64, i64) {
@@ -156,7 +177,9 @@ impl<L: Logic> Task<L> {
             restoring: Restoring { next: 0, marker: None },
             batch: WriteBatch::new(),
             expected: None,
+            tail: Some(tail(&ends)),
             processed: -1,
+            held: false,
             ends,
         };
         match (position, changelog) {
@@ -204,12 +227,45 @@ impl<L: Logic> Task<L> {
         env: &Env,
         stats: &mut Stats,
     ) -> Result<(), TaskError> {
+        if matches!(self.state, TaskState::Restoring | TaskState::Replaying) {
+            stats.restored += fetched.records.len() as u64;
+        }
         match (self.state, fetched.place.role) {
             (TaskState::Restoring, Role::Changelog) => self.handle_changelog(&fetched, env),
-            (TaskState::Replaying, Role::Events) if env.topology.kind == Kind::Table => self.handle_rows(logic, store, fetched, env, stats),
-            (TaskState::Replaying, Role::Events) => self.handle_events(store, &fetched, env),
-            (TaskState::Replaying, Role::Outcomes) => self.handle_outcomes(store, &fetched, env),
+            (TaskState::Restoring, _) => Ok(()),
+            (TaskState::Following | TaskState::Promoting, Role::Changelog) => self.handle_markers(&fetched, env),
+            (_, Role::Events) if env.topology.kind == Kind::Table => self.handle_rows(logic, store, fetched, env, stats),
+            (_, Role::Events) => self.handle_events(store, &fetched, env),
+            (_, Role::Outcomes) => self.handle_outcomes(store, &fetched, env),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether it restores: the store lags behind what is read for it, and not behind inputs.
+    pub fn is_restoring(&self) -> bool {
+        matches!(self.state, TaskState::Restoring | TaskState::Replaying)
+    }
+
+    /// Reads nothing for a restore while the store lags behind it, so that the lane can go on reading for other tasks if one works; and reads on afterwards.
+    pub fn pace_restore(&mut self, another_works: bool, env: &Env) {
+        let (congested, calm) = (self.is_congested(env), self.writes <= 1 && self.cache.dirty_len() <= env.settings.flush_entries);
+        // A standby paces itself.
+        let (state, partition, may_hold) = (self.state, self.partition, another_works && !self.throttles());
+        let Some(restore) = self.restore.as_mut() else { return };
+        let hold = may_hold && (congested || restore.held && !calm);
+        if hold == restore.held {
+            return;
+        }
+        restore.held = hold;
+        let trusted = restore.is_trusted();
+        let read = [
+            (Role::Changelog, restore.changelog, state == TaskState::Restoring),
+            (Role::Events, restore.events, state == TaskState::Replaying),
+            (Role::Outcomes, restore.outcomes, state == TaskState::Replaying && trusted),
+        ];
+        for (role, goal, _) in read.into_iter().filter(|(_, goal, now)| *now && !goal.is_reached()) {
+            let place = Place::new(role, partition);
+            self.orders.push_back(if hold { Order::StopFetch(place) } else { Order::Fetch(place, goal.next) });
         }
     }
 
@@ -274,6 +330,7 @@ impl<L: Logic> Task<L> {
     /// Reads the log from `position` on; and from `logged` on, where that lies before it, to note what the changelog may not have.
     fn start_replay<S: StateStore>(&mut self, store: &mut S, position: Position, logged: Position, env: &Env) -> Result<(), TaskError> {
         let restore = self.restore.as_mut().expect("a restore is under way");
+        restore.held = false;
         let events = restore.ends.of(Role::Events).expect("the events topic was described");
         restore.processed = position.input - 1;
         let ahead = match env.topology.kind {
@@ -352,7 +409,7 @@ impl<L: Logic> Task<L> {
             if expected.is_some() {
                 self.fetch_outcomes();
             }
-            self.note_unlogged(&envelope.aggregate_id, env);
+            self.note_unlogged(&envelope.aggregate_id, &record, env);
             if record.offset < self.committed.events {
                 continue;
             }
@@ -398,7 +455,7 @@ impl<L: Logic> Task<L> {
             restore.processed = restore.processed.max(from.offset);
             self.same_topic(env, env.topology.input(), env.topics.input, from.topic)?;
             same_writer(env, &record, from.writer)?;
-            self.note_unlogged(id, env);
+            self.note_unlogged(id, &record, env);
             if record.offset < self.committed.outcomes {
                 continue;
             }
@@ -422,10 +479,12 @@ impl<L: Logic> Task<L> {
         env: &Env,
         stats: &mut Stats,
     ) -> Result<(), TaskError> {
-        let (mut out, mut scratch) = (RecordBatch::new(), Vec::new());
+        let (mut out, mut scratch) = (RecordBatch::new(), Scratch::default());
         let until = self.restore_mut().events.until;
-        for id in fetched.records.iter().filter(|r| r.offset < until).filter_map(|r| r.key.and_then(|key| std::str::from_utf8(key).ok())) {
-            self.note_unlogged(id, env);
+        for record in fetched.records.iter().filter(|r| r.offset < until) {
+            if let Some(id) = record.key.and_then(|key| std::str::from_utf8(key).ok()) {
+                self.note_unlogged(id, &record, env);
+            }
         }
         let mut step = Step {
             task: self.partition,
@@ -462,12 +521,20 @@ impl<L: Logic> Task<L> {
         self.finish_replay(env)
     }
 
-    fn finish_replay(&mut self, env: &Env) -> Result<(), TaskError> {
+    pub(super) fn finish_replay(&mut self, env: &Env) -> Result<(), TaskError> {
         let restore = self.restore_mut();
-        if !restore.events.is_reached() || !restore.outcomes.is_reached() {
+        let is_read = restore.events.is_reached() && restore.outcomes.is_reached();
+        if self.state != TaskState::Replaying || !is_read {
             return Ok(());
         }
+        if self.standby || self.ends_are_old {
+            return self.follow(env);
+        }
         let restore = self.restore.take().expect("a restore is under way");
+        let (_, records) = restore.progress();
+        if records > 0 {
+            tracing::info!(task = self.partition, from = ?restore.source, records, "restored");
+        }
         let input = restore.ends.of(env.topology.input()).expect("the input topic was described");
         let start = match restore.ends.stable {
             Some(offset) if offset < input.start || offset > input.end => return Err(out_of_range(env, input, offset)),
@@ -486,7 +553,11 @@ impl<L: Logic> Task<L> {
         self.position = self.committed;
         self.become_state(TaskState::Running);
         self.orders.push_back(Order::Fetch(input.place, start));
-        // Where a restore ends, the store says so at once: who looks at it finds the position that its entries have.
+        self.write_position(env)
+    }
+
+    /// Where a restore ends, the store says so at once: who looks at it finds the position that its entries have.
+    pub(super) fn write_position(&mut self, env: &Env) -> Result<(), TaskError> {
         if !self.flush(env)? && !self.flushing {
             let mut batch = WriteBatch::new();
             put_position(&mut batch, &self.committed, &self.checkpoint.marker, env);
@@ -516,13 +587,18 @@ impl<L: Logic> Task<L> {
     }
 
     /// What is folded, or was before the position, may not be in the changelog yet.
-    fn note_unlogged(&mut self, id: &str, env: &Env) {
-        if env.settings.changelog != Changelog::Off {
-            self.checkpoint.note(id);
+    fn note_unlogged(&mut self, id: &str, record: &RecordRef<'_>, env: &Env) {
+        match env.settings.changelog {
+            Changelog::Off => {}
+            // Somebody else writes the changelog meanwhile.
+            _ if self.standby || self.ends_are_old => {
+                self.checkpoint.note_followed(env.topology.kind, id, record.place.role, record.offset)
+            }
+            _ => self.checkpoint.note(id),
         }
     }
 
-    fn restore_mut(&mut self) -> &mut Restore {
+    pub(super) fn restore_mut(&mut self) -> &mut Restore {
         self.restore.as_mut().expect("a restore is under way")
     }
 
@@ -551,6 +627,11 @@ impl<L: Logic> Task<L> {
     }
 }
 
+/// Where events and outcomes end.
+pub(super) fn tail(ends: &Ends) -> [i64; 2] {
+    [Role::Events, Role::Outcomes].map(|role| ends.of(role).map_or(0, |extent| extent.end))
+}
+
 fn same_writer(env: &Env, record: &RecordRef<'_>, writer: u32) -> Result<(), TaskError> {
     if writer == env.writer {
         return Ok(());
@@ -565,7 +646,7 @@ fn same_writer(env: &Env, record: &RecordRef<'_>, writer: u32) -> Result<(), Tas
     })
 }
 
-fn unusable(env: &Env, record: &RecordRef<'_>, why: String) -> TaskError {
+pub(super) fn unusable(env: &Env, record: &RecordRef<'_>, why: String) -> TaskError {
     TaskError::Unusable { topic: env.topic(record.place.role).to_owned(), partition: record.place.partition, offset: record.offset, why }
 }
 

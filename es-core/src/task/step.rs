@@ -7,9 +7,11 @@ use crate::aggregate::{Aggregate, Millis};
 use crate::broker::TopicId;
 use crate::dead_letter::{self, Cause};
 use crate::record::{Place, RecordBatch, RecordRef, Role};
-use crate::settings::{Settings, Stats};
+use crate::settings::Settings;
 use crate::state_store::StateStore;
+use crate::stats::Stats;
 use crate::topology::{Kind, Topology};
+use crate::trace::Tracer;
 
 /// What a component does with its inputs.
 pub trait Logic: Sized + Send + 'static {
@@ -63,6 +65,16 @@ pub struct Env {
     pub source: String,
     /// Its digest.
     pub writer: u32,
+    /// Ties spans to the traces of callers.
+    pub tracer: Tracer,
+}
+
+/// What processing needs and leaves beside records and counts.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub(super) text: Vec<u8>,
+    /// The spans of the commands that were processed since they were last taken.
+    pub(crate) spans: Vec<tracing::Span>,
 }
 
 impl Env {
@@ -81,7 +93,7 @@ pub struct Step<'a, A, S> {
     pub(super) out: &'a mut RecordBatch,
     pub(super) env: &'a Env,
     pub(super) stats: &'a mut Stats,
-    pub(super) scratch: &'a mut Vec<u8>,
+    pub(super) scratch: &'a mut Scratch,
     /// Events that were emitted, where a history is kept.
     pub(super) emitted: &'a mut Vec<Emitted>,
     /// The input that comes next at this position is one whose records the broker has refused as too large; those behind it are not.
@@ -113,6 +125,7 @@ impl<A: Aggregate, S> Step<'_, A, S> {
         let topic = self.env.topic(input.place.role);
         tracing::warn!(topic, partition = self.task, offset = input.offset, cause = cause.name(), detail, "dead letter");
         self.stats.dead_letters += 1;
+        self.stats.dead_letters_by_cause[cause as usize] += 1;
         let place = Place::new(Role::DeadLetters, self.task % self.env.topics.dead_letter_partitions);
         dead_letter::write(self.out, place, topic, input, cause, detail, input.timestamp);
     }

@@ -20,6 +20,7 @@ use es_core::task::entry::Entry;
 use es_core::task::layout::{self, Identity, Position, Restoring};
 use es_core::task::memory::Remembered;
 use es_core::task::{BadRows, Rows};
+use es_core::trace::TraceContext;
 use es_core::{Event, Settings};
 use es_testkit::TestApp;
 use serde::{Serialize, de::DeserializeOwned};
@@ -123,7 +124,7 @@ fn comes_back(record: &RecordRef<'_>, read: &Envelope<AccountEvent>) {
             aggregate_id: &read.aggregate_id,
             causation_id: read.causation_id.as_deref().unwrap_or("cause"),
             correlation_id: read.correlation_id.as_deref().unwrap_or("conversation"),
-            trace_parent: record.header("traceparent"),
+            trace: record.header("traceparent").and_then(|parent| TraceContext::read(parent, record.header("tracestate"))),
             provenance,
             style,
         };

@@ -69,11 +69,13 @@ fn bad_commands() -> RecordBatch {
     batch
 }
 
+const TRACE: [u8; 55] = *b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 /// The events and the changelog that a run has written.
 fn written() -> (RecordBatch, RecordBatch) {
     let mut app = TestApp::<Account>::start();
     app.send("a", &AccountCommand::Deposit { amount: 5 });
-    app.send_with("b", &AccountCommand::Deposit { amount: 300 }, &[("ce_id", &b"order-1"[..]), ("traceparent", &b"00-1-2-01"[..])]);
+    app.send_with("b", &AccountCommand::Deposit { amount: 300 }, &[("ce_id", &b"order-1"[..]), ("traceparent", &TRACE[..])]);
     app.send("a", &AccountCommand::Withdraw { amount: 2 });
     let of = |role| {
         let mut batch = RecordBatch::new();
@@ -103,7 +105,7 @@ fn old_events() -> RecordBatch {
         aggregate_id: "a",
         causation_id: "order-1",
         correlation_id: "order-1",
-        trace_parent: None,
+        trace: None,
         provenance: PROVENANCE,
         style: HeaderStyle::Compact,
     };

@@ -6,6 +6,7 @@
 use super::fences::Fences;
 use super::mailbox::Mailbox;
 use super::orphans::{self, Look, Watch};
+use super::standbys::OwnChoice;
 use super::transactions::offset_list;
 use crate::client::Logs;
 use crate::config::{GroupProtocol, KafkaConfig, client_error};
@@ -53,18 +54,24 @@ pub(super) enum Command {
     Close,
 }
 
-/// Whether the lane polls.
+/// Whether the lane polls; and, the other way, whether the group counts it among its members.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     waiting: AtomicBool,
     polls: AtomicU64,
     member: Mutex<Option<String>>,
+    counted: AtomicBool,
 }
 
 impl Presence {
     /// The lane comes to poll.
     pub(super) fn enter(&self) {
         self.waiting.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the group counts the lane among its members, as it was when its thread looked last.
+    pub(super) fn is_counted(&self) -> bool {
+        self.counted.load(Ordering::Relaxed)
     }
 
     /// Whether the lane is in `poll`.
@@ -120,6 +127,7 @@ pub(super) struct Membership {
     /// Tasks that were handed over and not acknowledged back.
     handed: BTreeSet<i32>,
     revocations: Vec<Revocation>,
+    standbys: OwnChoice,
 }
 
 type Member = BaseConsumer<Rebalances>;
@@ -142,6 +150,7 @@ impl Membership {
     ) -> Result<thread::JoinHandle<()>, BrokerError> {
         let topic = config.topic(config.input)?.to_owned();
         let may_leave_orphans = config.group_protocol == GroupProtocol::Classic && config.group_instance_id.is_some();
+        let standbys = OwnChoice::new(&config);
         let membership = Membership {
             asker,
             watch: may_leave_orphans.then(Watch::default),
@@ -158,6 +167,7 @@ impl Membership {
             assigned: Vec::new(),
             handed: BTreeSet::new(),
             revocations: Vec::new(),
+            standbys,
         };
         super::spawn("membership", move || membership.run())
     }
@@ -190,6 +200,8 @@ impl Membership {
                 self.join();
             }
             self.serve();
+            let metadata = self.consumer.as_ref().and_then(GroupMetadata::of);
+            self.presence.counted.store(metadata.as_ref().is_some_and(GroupMetadata::is_member), Ordering::Relaxed);
             self.watch();
             let nothing_to_look_at = self.consumer.is_none() && self.again.is_none();
             self.mailbox.wait(Instant::now() + if nothing_to_look_at { IDLE } else { LOOK }, true);
@@ -284,6 +296,7 @@ impl Membership {
         if !self.assigned.is_empty() {
             let tasks = std::mem::take(&mut self.assigned);
             self.handed.extend(&tasks);
+            self.standbys.assigned(&tasks);
             self.inbox.push(BrokerEvent::Assigned { tasks, fence });
         }
     }
@@ -307,6 +320,11 @@ impl Membership {
             Ok(look) => look,
             Err(error) => return tracing::debug!("looking at group {}: {error}", self.config.group_id),
         };
+        let holds = |task: i32| {
+            let going = self.revocations.iter().any(|revocation| revocation.held.contains(&task));
+            going || self.handed.contains(&task) || self.assigned.contains(&task)
+        };
+        self.standbys.seen(&look, &self.topic, holds, &self.inbox);
         let Some(me) = GroupMetadata::of(consumer).map(|metadata| metadata.member()) else { return };
         let Some(orphans) = watch.judge(look, &self.topic, &me) else { return };
         tracing::warn!("partitions {orphans:?} of {} have no owner in group {}: joining it again", self.topic, self.config.group_id);
@@ -317,6 +335,7 @@ impl Membership {
     }
 
     fn acknowledge(&mut self, tasks: &[i32]) {
+        self.standbys.acknowledge(tasks);
         let Some(consumer) = &self.consumer else { return };
         self.handed.retain(|task| !tasks.contains(task));
         for revocation in &mut self.revocations {
@@ -350,6 +369,7 @@ impl Membership {
 
     fn leave(&mut self) -> Result<(), BrokerError> {
         self.again = None;
+        self.standbys.left();
         let Some(closed) = self.close()? else { return Ok(()) };
         closed.recv_timeout(LEAVE).map_err(|_| {
             let text = format!("leaving group {} took over {LEAVE:?}: its tasks move when the session ends", self.config.group_id);

@@ -20,6 +20,7 @@ mod membership;
 mod orphans;
 mod reader;
 mod requests;
+mod standbys;
 mod streams;
 mod transactions;
 
@@ -221,6 +222,14 @@ impl Broker for KafkaBroker {
         if let Err(error) = self.reader().fetch(place, offset) {
             self.inbox.push(BrokerEvent::Failed(error));
         }
+    }
+
+    fn end_heard(&self, place: Place) -> Option<i64> {
+        self.threads.as_ref()?.reader.end_heard(place)
+    }
+
+    fn is_member(&self) -> Option<bool> {
+        Some(self.presence.is_counted())
     }
 
     fn stop_fetch(&mut self, place: Place) {

@@ -7,7 +7,7 @@ use super::mailbox::Mailbox;
 use crate::client::Logs;
 use crate::config::{KafkaConfig, client_error};
 use crate::error::{is_passing, with_kind};
-use crate::ffi::{Incoming, Record, Records};
+use crate::ffi::{Incoming, Record, Records, end_heard};
 use es_core::broker::{BrokerError, BrokerEvent, ErrorKind, Fetched};
 use es_core::record::{Place, RecordBatch, Role};
 use rdkafka::config::FromClientConfigAndContext;
@@ -23,6 +23,7 @@ pub(super) struct Reader {
     records: Records,
     inbox: Arc<Mailbox<BrokerEvent>>,
     topics: BTreeMap<Role, String>,
+    group: String,
     /// What is read, with the offset behind the last thing that was seen.
     reading: BTreeMap<Place, i64>,
     ready: VecDeque<Fetched>,
@@ -36,7 +37,8 @@ impl Reader {
         consumer.set_nonempty_callback(move || bell.ring());
         let consumer = Arc::new(consumer);
         let records = Records::of(consumer.clone());
-        Ok(Reader { consumer, records, inbox, topics: config.topics.clone(), reading: BTreeMap::new(), ready: VecDeque::new() })
+        let (topics, group) = (config.topics.clone(), config.group_id.clone());
+        Ok(Reader { consumer, records, inbox, topics, group, reading: BTreeMap::new(), ready: VecDeque::new() })
     }
 
     /// The consumer, for requests that read no records.
@@ -61,6 +63,12 @@ impl Reader {
         Ok(())
     }
 
+    /// The offset behind the newest record of a partition that is read, as far as was heard.
+    pub(super) fn end_heard(&self, place: Place) -> Option<i64> {
+        self.reading.get(&place)?;
+        end_heard(&self.consumer, self.topics.get(&place.role)?, place.partition)
+    }
+
     /// The next records; waits for nothing. `None` means that the bell will ring when there are some.
     pub(super) fn next(&mut self) -> Option<Result<Fetched, BrokerError>> {
         loop {
@@ -78,7 +86,7 @@ impl Reader {
 
     /// Sorts what lies in the queue into runs of one partition each.
     fn read(&mut self) -> Result<usize, BrokerError> {
-        let (topics, reading, ready) = (&self.topics, &mut self.reading, &mut self.ready);
+        let (topics, group, reading, ready) = (&self.topics, &self.group, &mut self.reading, &mut self.ready);
         let mut failed = None;
         let count = self.records.read(|incoming| match incoming {
             Incoming::Record(record) => {
@@ -102,7 +110,7 @@ impl Reader {
             Incoming::Failed(topic, partition, code, text) if is_passing(code) => {
                 tracing::warn!(topic, partition, ?code, "reading is interrupted and goes on by itself: {text}");
             }
-            Incoming::Failed(topic, partition, code, text) => failed = Some(read_error(topic, partition, code, &text)),
+            Incoming::Failed(topic, partition, code, text) => failed = Some(read_error(group, topic, partition, code, &text)),
         });
         failed.map_or(Ok(count), Err)
     }
@@ -153,7 +161,11 @@ fn append(batch: &mut RecordBatch, place: Place, record: &Record<'_>) {
     }
 }
 
-fn read_error(topic: &str, partition: i32, code: Code, text: &str) -> BrokerError {
+fn read_error(group: &str, topic: &str, partition: i32, code: Code, text: &str) -> BrokerError {
+    // What is about no partition is about the group whose committed offsets are read.
+    if topic.is_empty() {
+        return with_kind(ErrorKind::Fatal, &format!("reading for group {group}"), code, text);
+    }
     let advice = match code {
         Code::AutoOffsetReset | Code::OffsetOutOfRange => {
             "; the offset to read from is not in the log any more (or not yet): records were deleted or the topic was re-created. \

@@ -150,7 +150,7 @@ impl Transactions {
                 Ok(offset) => last.insert(Place::new(*role, delivery.partition), offset),
                 Err(code) => {
                     self.broken = true;
-                    return Err(delivery_error(producer, name, delivery.partition, code));
+                    return Err(delivery_error(producer, self.open, name, delivery.partition, code));
                 }
             };
         }
@@ -303,7 +303,8 @@ fn drain(producer: &Producer, until: Instant) -> Result<(), BrokerError> {
     Ok(())
 }
 
-fn delivery_error(producer: &Producer, name: &str, partition: i32, code: Code) -> BrokerError {
+/// Why a record was not written; `open`: in a transaction.
+fn delivery_error(producer: &Producer, open: bool, name: &str, partition: i32, code: Code) -> BrokerError {
     let what = format!("writing a record to {name}-{partition}");
     let fatal = producer.fatal_error();
     let (kind, error) = match (&fatal, code) {
@@ -312,6 +313,10 @@ fn delivery_error(producer: &Producer, name: &str, partition: i32, code: Code) -
         (Some(fatal), _) => (kind_of(fatal), fatal.clone()),
         (None, Code::TopicAuthorizationFailed | Code::InvalidRecord | Code::UnknownTopic | Code::UnknownPartition) => {
             (ErrorKind::Fatal, NativeError::plain(code))
+        }
+        (None, Code::PurgeQueue | Code::PurgeInflight) => {
+            let cause = if open { producer.failure() } else { None };
+            (ErrorKind::Abortable, cause.unwrap_or_else(|| NativeError::plain(code)))
         }
         (None, code) => (ErrorKind::Abortable, NativeError::plain(code)),
     };

@@ -1,22 +1,24 @@
-//! Topic ids, the cluster's id, offsets beyond what is committed, and changes of single topic settings.
+//! Topic ids and settings, the cluster's id, offsets beyond what is committed, and changes of single topic settings.
 
 use super::{NativeError, text};
 use es_core::broker::TopicId;
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings::{
     rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new, rd_kafka_AdminOptions_set_isolation_level,
-    rd_kafka_AdminOptions_set_request_timeout, rd_kafka_AdminOptions_t, rd_kafka_AlterConfigOpType_t,
-    rd_kafka_ConfigResource_add_incremental_config, rd_kafka_ConfigResource_destroy, rd_kafka_ConfigResource_error,
-    rd_kafka_ConfigResource_error_string, rd_kafka_ConfigResource_new, rd_kafka_DescribeTopics, rd_kafka_DescribeTopics_result_topics,
-    rd_kafka_IncrementalAlterConfigs, rd_kafka_IncrementalAlterConfigs_result_resources, rd_kafka_IsolationLevel_t, rd_kafka_ListOffsets,
-    rd_kafka_ListOffsets_result_infos, rd_kafka_ListOffsetsResultInfo_topic_partition, rd_kafka_ResourceType_t,
-    rd_kafka_TopicCollection_destroy, rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error,
+    rd_kafka_AdminOptions_set_request_timeout, rd_kafka_AdminOptions_t, rd_kafka_AlterConfigOpType_t, rd_kafka_ConfigEntry_name,
+    rd_kafka_ConfigEntry_value, rd_kafka_ConfigResource_add_incremental_config, rd_kafka_ConfigResource_configs,
+    rd_kafka_ConfigResource_destroy, rd_kafka_ConfigResource_error, rd_kafka_ConfigResource_error_string, rd_kafka_ConfigResource_name,
+    rd_kafka_ConfigResource_new, rd_kafka_DescribeConfigs, rd_kafka_DescribeConfigs_result_resources, rd_kafka_DescribeTopics,
+    rd_kafka_DescribeTopics_result_topics, rd_kafka_IncrementalAlterConfigs, rd_kafka_IncrementalAlterConfigs_result_resources,
+    rd_kafka_IsolationLevel_t, rd_kafka_ListOffsets, rd_kafka_ListOffsets_result_infos, rd_kafka_ListOffsetsResultInfo_topic_partition,
+    rd_kafka_ResourceType_t, rd_kafka_TopicCollection_destroy, rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error,
     rd_kafka_TopicDescription_name, rd_kafka_TopicDescription_partitions, rd_kafka_TopicDescription_t, rd_kafka_TopicDescription_topic_id,
     rd_kafka_TopicPartitionInfo_replicas, rd_kafka_Uuid_least_significant_bits, rd_kafka_Uuid_most_significant_bits, rd_kafka_admin_op_t,
-    rd_kafka_clusterid, rd_kafka_error_code, rd_kafka_error_string, rd_kafka_event_DescribeTopics_result,
-    rd_kafka_event_IncrementalAlterConfigs_result, rd_kafka_event_ListOffsets_result, rd_kafka_event_destroy, rd_kafka_event_error,
-    rd_kafka_event_error_string, rd_kafka_event_log, rd_kafka_event_t, rd_kafka_mem_free, rd_kafka_queue_destroy, rd_kafka_queue_get_main,
-    rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_resp_err_t, rd_kafka_t,
+    rd_kafka_clusterid, rd_kafka_error_code, rd_kafka_error_string, rd_kafka_event_DescribeConfigs_result,
+    rd_kafka_event_DescribeTopics_result, rd_kafka_event_IncrementalAlterConfigs_result, rd_kafka_event_ListOffsets_result,
+    rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_error_string, rd_kafka_event_log, rd_kafka_event_t, rd_kafka_mem_free,
+    rd_kafka_queue_destroy, rd_kafka_queue_get_main, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_resp_err_t,
+    rd_kafka_t,
 };
 #[cfg(feature = "http")]
 use rdkafka::bindings::{
@@ -62,6 +64,51 @@ pub(crate) fn topics<C: ClientContext>(client: &Client<C>, names: &[&str], wait:
             found.extend(topic(*described.add(i))?);
         }
         found.sort_by_key(|topic: &Topic| names.iter().position(|name| *name == topic.name));
+        Ok(found)
+    }
+}
+
+/// All settings of these topics, the defaults that hold for them included, without those that the broker keeps secret. A topic that the broker does not know
+/// is missing from the answer. (The crate's own passes over what the broker refuses.)
+pub(crate) fn settings<C: ClientContext>(
+    client: &Client<C>,
+    topics: &[&str],
+    wait: Duration,
+) -> Result<BTreeMap<String, BTreeMap<String, String>>, NativeError> {
+    if topics.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rk = client.native_ptr();
+    let names: Vec<CString> = topics.iter().map(|name| c_string(name)).collect::<Result<_, _>>()?;
+    let operation = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS;
+    // SAFETY: as above; the resources are destroyed after the call, which copies them.
+    unsafe {
+        let new = |name: &CString| rd_kafka_ConfigResource_new(rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC, name.as_ptr());
+        let mut asked: Vec<_> = names.iter().map(new).collect();
+        let answer =
+            ask(rk, operation, wait, |options, queue| rd_kafka_DescribeConfigs(rk, asked.as_mut_ptr(), asked.len(), options, queue));
+        asked.into_iter().for_each(|resource| rd_kafka_ConfigResource_destroy(resource));
+        let answer = answer?;
+        let (mut found, mut count) = (BTreeMap::new(), 0);
+        let told = rd_kafka_DescribeConfigs_result_resources(rd_kafka_event_DescribeConfigs_result(answer.0.as_ptr()), &mut count);
+        for i in 0..count {
+            let resource = *told.add(i);
+            let (name, code) = (text(rd_kafka_ConfigResource_name(resource)), rd_kafka_ConfigResource_error(resource));
+            if code == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART {
+                continue;
+            }
+            failure(code, || format!("{name}: {}", text(rd_kafka_ConfigResource_error_string(resource))))?;
+            let (mut settings, mut count) = (BTreeMap::new(), 0);
+            let entries = rd_kafka_ConfigResource_configs(resource, &mut count);
+            for j in 0..count {
+                let entry = *entries.add(j);
+                let value = rd_kafka_ConfigEntry_value(entry);
+                if !value.is_null() {
+                    settings.insert(text(rd_kafka_ConfigEntry_name(entry)), text(value));
+                }
+            }
+            found.insert(name, settings);
+        }
         Ok(found)
     }
 }
@@ -132,16 +179,16 @@ pub(crate) fn offsets<C: ClientContext>(
     }
 }
 
+/// A member's `client.id`, and the topics and partitions that it has.
+#[cfg(feature = "http")]
+pub(crate) type Member = (String, Vec<(String, i32)>);
+
 /// The members of a KIP-848 group by their `client.id`, and the topics and partitions that each has.
 ///
 /// librdkafka ends the process by a failed assertion when the coordinator does not answer in time (#4605; seen with 2.12.1): ask only where brokers have just answered,
 /// and give them long.
 #[cfg(feature = "http")]
-pub(crate) fn members<C: ClientContext>(
-    client: &Client<C>,
-    group: &str,
-    wait: Duration,
-) -> Result<Vec<(String, Vec<(String, i32)>)>, NativeError> {
+pub(crate) fn members<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration) -> Result<Vec<Member>, NativeError> {
     let rk = client.native_ptr();
     let name = c_string(group)?;
     let mut names = [name.as_ptr()];

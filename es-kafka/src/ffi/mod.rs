@@ -7,7 +7,8 @@
 //! | [`Producer`] | its `poll` sits out its time-out, its `flush` ticks at 100 ms, it tells no closed connection, and offsets can only be sent with a consumer's present metadata |
 //! | [`Records`] | batches without an allocation for each record; the end of a partition with topic and offset |
 //! | [`GroupMetadata`] | generation and member can be read |
-//! | [`describe`] | topic ids and incremental changes of settings are not wrapped |
+//! | [`end_heard`] | the offset that was heard with the last fetch; the crate's own asks the broker |
+//! | [`describe`] | topic ids and incremental changes of settings are not wrapped, and settings that the broker refuses to tell read as none |
 //!
 //! Every type here is a safe interface: it holds what it points to, and frees it exactly once.
 
@@ -17,10 +18,12 @@ pub(crate) mod describe;
 mod group;
 mod producer;
 mod records;
+mod watermarks;
 
 pub(crate) use group::GroupMetadata;
 pub(crate) use producer::{Outgoing, Producer};
 pub(crate) use records::{Incoming, Record, Records, queue_is_empty};
+pub(crate) use watermarks::end_heard;
 
 use rdkafka::bindings::{
     rd_kafka_error_code, rd_kafka_error_destroy, rd_kafka_error_is_fatal, rd_kafka_error_is_retriable, rd_kafka_error_string,

@@ -1,6 +1,6 @@
 //! A producer whose callbacks are served by its own calls.
 
-use super::{GroupMetadata, NativeError, log_line};
+use super::{GroupMetadata, NativeError, log_line, text};
 use crate::client::Logs;
 use es_core::record::RecordRef;
 use rdkafka::ClientConfig;
@@ -9,7 +9,7 @@ use rdkafka::bindings::{
     RD_KAFKA_MSG_F_COPY, RD_KAFKA_PURGE_F_INFLIGHT, RD_KAFKA_PURGE_F_QUEUE, rd_kafka_abort_transaction, rd_kafka_begin_transaction,
     rd_kafka_commit_transaction, rd_kafka_conf_set_closesocket_cb, rd_kafka_conf_set_dr_msg_cb, rd_kafka_conf_set_log_cb,
     rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new, rd_kafka_init_transactions, rd_kafka_message_t, rd_kafka_metadata,
-    rd_kafka_metadata_destroy, rd_kafka_outq_len, rd_kafka_poll, rd_kafka_produceva, rd_kafka_purge, rd_kafka_resp_err_t,
+    rd_kafka_metadata_destroy, rd_kafka_opaque, rd_kafka_outq_len, rd_kafka_poll, rd_kafka_produceva, rd_kafka_purge, rd_kafka_resp_err_t,
     rd_kafka_send_offsets_to_transaction, rd_kafka_t, rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t,
     rd_kafka_vu_s__bindgen_ty_1 as Value, rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 as Memory, rd_kafka_vu_t,
 };
@@ -17,7 +17,7 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaType;
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +59,8 @@ pub(crate) struct Producer {
 struct Reports {
     logs: Logs,
     deliveries: Mutex<Vec<Delivery>>,
+    /// The partition that the broker has refused to add to a transaction, as librdkafka logs it: its error does not name it.
+    refused: Mutex<Option<String>>,
     closed_connections: Arc<AtomicU64>,
 }
 
@@ -73,9 +75,9 @@ impl Producer {
         unsafe {
             rd_kafka_conf_set_dr_msg_cb(native.ptr(), Some(delivered));
             rd_kafka_conf_set_closesocket_cb(native.ptr(), Some(close_socket));
-            rd_kafka_conf_set_log_cb(native.ptr(), Some(log_line));
+            rd_kafka_conf_set_log_cb(native.ptr(), Some(log));
         }
-        let reports = Reports { logs: Logs, deliveries: Mutex::default(), closed_connections: Arc::default() };
+        let reports = Reports { logs: Logs, deliveries: Mutex::default(), refused: Mutex::default(), closed_connections: Arc::default() };
         let client = Client::new(config, native, RDKafkaType::RD_KAFKA_PRODUCER, reports)?;
         let mut producer = Producer { topics: Vec::with_capacity(topics.len()), client };
         for topic in topics {
@@ -181,6 +183,16 @@ impl Producer {
         unsafe { NativeError::check(rd_kafka_begin_transaction(self.rk())) }
     }
 
+    /// Why the transaction that is open has failed, where it has. Beginning one in the midst of another changes nothing, and librdkafka refuses it with the cause.
+    /// What a record of it comes back with is often only that it was dropped.
+    pub(crate) fn failure(&self) -> Option<NativeError> {
+        let mut error = self.begin().err().filter(|error| error.abortable || error.fatal)?;
+        if let Some(refused) = self.client.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            error.text = format!("{}: {refused}", error.text);
+        }
+        Some(error)
+    }
+
     /// Adds the offsets to the open transaction, in the name of the group's member that `group` shows.
     pub(crate) fn send_offsets(&self, offsets: &TopicPartitionList, group: &GroupMetadata, wait: Duration) -> Result<(), NativeError> {
         // SAFETY: all three live during the call.
@@ -239,6 +251,21 @@ unsafe extern "C" fn delivered(_: *mut rd_kafka_t, message: *const rd_kafka_mess
             *last = delivery
         }
         _ => deliveries.push(delivery),
+    }
+}
+
+/// Notes which partition was refused, and passes the line on.
+unsafe extern "C" fn log(client: *const rd_kafka_t, level: c_int, facility: *const c_char, line: *const c_char) {
+    // SAFETY: `opaque` is the client's context, set before the client began to log, and outlives it; librdkafka passes two C strings that live during the call.
+    unsafe {
+        let opaque = rd_kafka_opaque(client).cast::<Reports>();
+        if !opaque.is_null() && text(facility) == "ADDPARTS" {
+            let line = text(line);
+            if let Some(at) = line.find("Failed to add partition").filter(|_| !line.contains("Operation not attempted")) {
+                *(*opaque).refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(line[at..].to_owned());
+            }
+        }
+        log_line(client, level, facility, line);
     }
 }
 

@@ -4,6 +4,7 @@ use crate::admin::Admin;
 use crate::config::{GroupProtocol, endpoint_of};
 use crate::connection::Connection;
 use crate::directory::{Directory, Owner};
+use crate::ffi::describe::Member;
 use crate::settings::{GroupChoice, Settings};
 use es_core::broker::{BrokerError, ErrorKind};
 use es_core::topology::Topology;
@@ -86,7 +87,7 @@ impl Finder {
                     Ok(Err(error)) => return Err(BrokerError::new(ErrorKind::Retriable, error.to_string())),
                     Err(_) => return Err(BrokerError::new(ErrorKind::Retriable, "it takes too long")),
                 };
-                let owner = |(client_id, partitions): (String, Vec<(String, i32)>)| {
+                let owner = |(client_id, partitions): Member| {
                     let endpoint = endpoint_of(&client_id)?.to_owned();
                     let active = partitions.into_iter().filter(|(topic, _)| *topic == input).map(|(_, partition)| partition).collect();
                     Some(Owner { endpoint, active, standby: Vec::new() })

@@ -2,8 +2,10 @@
 //!
 //! This program is both: the tests, and, with `ES_TEST_APP` in its environment, the application; with `ES_TEST_TABLE` a table runs beside the aggregate.
 
+mod acls;
 mod bank;
 mod process;
+mod standby;
 
 use es_testkit::kafka_server::{NewRecord, Server, ServerOptions, run_broker_tests};
 use process::Process;
@@ -11,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{ExitCode, Termination};
 use std::time::{Duration, Instant};
 
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var("ES_TEST_APP") {
@@ -19,7 +21,7 @@ fn main() -> ExitCode {
         let app = if std::env::var_os("ES_TEST_TABLE").is_some() { app.table::<bank::Movements>() } else { app };
         return app.run().report();
     }
-    run_broker_tests(vec![
+    let tests: Vec<es_testkit::kafka_server::BrokerTest> = vec![
         ("every_command_counts_once_over_kill_9_and_the_tools_agree", every_command_counts_once_over_kill_9_and_the_tools_agree),
         ("a_table_beside_its_aggregate_in_a_kip_848_group", |kafka| a_table_beside_its_aggregate(kafka, "consumer")),
         ("at_least_once_loses_nothing_over_kill_9", |kafka| at_least_once_loses_nothing_over_kill_9(kafka, "classic")),
@@ -29,11 +31,13 @@ fn main() -> ExitCode {
         ("a_killed_member_of_a_streams_group_has_its_tasks_at_once_when_it_is_back", a_killed_member_has_its_tasks_at_once),
         ("a_group_of_another_protocol_is_told_and_its_offsets_can_be_copied", a_group_of_another_protocol_is_told),
         ("what_three_lanes_left_open_at_kill_9_counts_once_with_one", what_three_lanes_left_open_at_kill_9_counts_once_with_one),
+        ("who_keeps_standbys_takes_over_without_a_restore", standby::who_keeps_standbys_takes_over_without_a_restore),
         ("wrong_topics_stop_the_start_and_apply_mends_them", wrong_topics_stop_the_start_and_apply_mends_them),
         ("bad_settings_end_with_code_2", bad_settings_end_with_code_2),
         ("one_process_at_a_time_has_a_state_folder", one_process_at_a_time_has_a_state_folder),
         ("it_stops_in_bounded_time_when_the_broker_is_gone", it_stops_in_bounded_time_when_the_broker_is_gone),
-    ])
+    ];
+    run_broker_tests([&tests[..], acls::TESTS].concat())
 }
 
 fn every_command_counts_once_over_kill_9_and_the_tools_agree(kafka: &Server) {

@@ -14,7 +14,7 @@ pub(crate) struct Process<'a> {
     kafka: &'a Server,
     name: String,
     folder: tempfile::TempDir,
-    settings: Vec<(&'static str, &'static str)>,
+    settings: Vec<(String, String)>,
 }
 
 /// An application that runs.
@@ -33,14 +33,15 @@ impl<'a> Process<'a> {
     }
 
     /// The same with these variables in its environment.
-    pub(crate) fn with(kafka: &'a Server, settings: &[(&'static str, &'static str)]) -> Self {
-        Process { settings: settings.to_vec(), ..Process::new(kafka) }
+    pub(crate) fn with(kafka: &'a Server, settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Process { settings, ..Process::new(kafka) }
     }
 
     /// With these variables too.
     #[allow(dead_code, reason = "as below")]
     pub(crate) fn also(mut self, settings: &[(&'static str, &'static str)]) -> Self {
-        self.settings.extend(settings);
+        self.settings.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         self
     }
 
@@ -94,12 +95,12 @@ impl<'a> Process<'a> {
     /// Starts it with another value of this variable from now on.
     pub(crate) fn set(&mut self, name: &'static str, value: &'static str) {
         self.settings.retain(|(known, _)| *known != name);
-        self.settings.push((name, value));
+        self.settings.push((name.to_owned(), value.to_owned()));
     }
 
     /// Whether it has this variable in its environment.
     pub(crate) fn sets(&self, name: &str, value: &str) -> bool {
-        self.settings.contains(&(name, value))
+        self.settings.contains(&(name.to_owned(), value.to_owned()))
     }
 
     /// The number of ids that its state folder keeps, under which it may have left a transaction open.
@@ -123,7 +124,7 @@ impl<'a> Process<'a> {
         for role in ["commands", "events", "outcomes"] {
             command.env(format!("ES_ACCOUNT_TOPICS_{}", role.to_uppercase()), self.topic(role));
         }
-        command.envs(self.settings.iter().copied());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 pub(crate) const TESTS: &[BrokerTest] = &[
     ("a_new_fetch_replaces_the_old_one_and_nothing_stale_comes", a_new_fetch_replaces_the_old_one_and_nothing_stale_comes),
     ("the_end_is_told_again_after_more_has_come", the_end_is_told_again_after_more_has_come),
+    ("the_end_of_the_log_is_heard_on_the_way", the_end_of_the_log_is_heard_on_the_way),
     ("without_appetite_no_records_come", without_appetite_no_records_come),
     ("an_offset_that_is_gone_stops_the_lane", an_offset_that_is_gone_stops_the_lane),
     ("a_waiting_lane_is_woken_by_a_record", a_waiting_lane_is_woken_by_a_record),
@@ -60,6 +61,24 @@ fn the_end_is_told_again_after_more_has_come(kafka: &Server) {
     // Reading from the end on tells it at once.
     lane.port.fetch(events(0), 4);
     assert_eq!(end(&mut lane), 4);
+}
+
+fn the_end_of_the_log_is_heard_on_the_way(kafka: &Server) {
+    let world = World::new(kafka, "heard", 1);
+    let (mut lane, mut writer) = (world.lane(0), world.lane(1));
+    writer.init().unwrap();
+    assert_eq!(lane.port.end_heard(events(0)), None, "it reads nothing yet");
+    lane.port.fetch(events(0), 0);
+    writer.write(events(0), &["one", "two"]);
+    writer.produce(records(events(0), &["not committed"])).unwrap();
+    let begun = Instant::now();
+    // Two records and the commit's marker; then one that is not committed.
+    while lane.port.end_heard(events(0)) != Some(4) {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", lane.port.end_heard(events(0)));
+        lane.port.poll(Duration::from_millis(100), Appetite::All);
+    }
+    lane.port.stop_fetch(events(0));
+    assert_eq!(lane.port.end_heard(events(0)), None);
 }
 
 fn without_appetite_no_records_come(kafka: &Server) {

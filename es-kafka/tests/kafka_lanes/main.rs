@@ -13,6 +13,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, Producer};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -112,14 +113,25 @@ fn one_lane_is_fenced(kafka: &Server, protocol: GroupProtocol) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", kafka.bootstrap_servers());
     config.set("transactional.id", format!("{}-{}-account-1", bank.name, instance.trim()));
-    let begun = Instant::now();
-    while running.status()[0].lanes[1].error.is_none() {
-        assert!(begun.elapsed() < LONG, "{:?}", running.status());
-        bank.send(300);
-        let thief: BaseProducer = config.create().unwrap();
-        // It may be fenced in turn.
-        let _ = thief.init_transactions(LONG);
-    }
+    let has_failed = || running.status()[0].lanes[1].error.is_some();
+    thread::scope(|scope| {
+        // Several at once, so that no commit comes between two of them.
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let begun = Instant::now();
+                while !has_failed() && begun.elapsed() < LONG {
+                    let thief: BaseProducer = config.create().unwrap();
+                    // It may be fenced in turn.
+                    let _ = thief.init_transactions(LONG);
+                }
+            });
+        }
+        let begun = Instant::now();
+        while !has_failed() {
+            assert!(begun.elapsed() < LONG, "{:?}", running.status());
+            bank.send(300);
+        }
+    });
     let took = Instant::now();
     wait(&running, "the others have all partitions", |components| {
         let [one, failed, three] = shares(components)[..] else { return false };

@@ -132,12 +132,14 @@ impl Asked {
     /// The partitions that it has.
     fn tasks(&self) -> usize {
         let (_, health) = get(&self.at, "/health").unwrap();
-        health["components"][0]["lanes"][0]["tasks"].as_array().unwrap().iter().filter(|task| task["state"] == "running").count()
+        let lanes = health["components"][0]["lanes"].as_array().unwrap();
+        lanes.iter().flat_map(|lane| lane["tasks"].as_array().unwrap()).filter(|task| task["state"] == "running").count()
     }
 }
 
 fn whoever_is_asked(kafka: &Server, protocol: &'static str) {
-    let first = Process::with(kafka, &[("ES_GROUP_PROTOCOL", protocol)]);
+    // With a lane each, three processes share the four partitions.
+    let first = Process::with(kafka, &[("ES_GROUP_PROTOCOL", protocol), ("ES_THREADS", "1")]);
     let one = Asked::start(&first);
     one.is_ready();
     let second = first.beside();
@@ -177,7 +179,7 @@ fn whoever_is_asked(kafka: &Server, protocol: &'static str) {
 
     // The client goes to the owners by itself.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let client = QueryClient::new(&[one.at.clone()], &Settings::new("bank")).unwrap();
+    let client = QueryClient::new(std::slice::from_ref(&one.at), &Settings::new("bank")).unwrap();
     let mut sender = app.sender::<Account>().unwrap();
     runtime.block_on(async {
         for n in 0..50 {

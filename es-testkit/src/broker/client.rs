@@ -11,8 +11,9 @@ use super::wire::ClientId;
 use es_core::broker::{Appetite, Broker, BrokerError, BrokerEvent, Completion, ErrorKind, Fence, Fetched, OffsetCommit, Token};
 use es_core::record::{Place, RecordBatch, Role};
 use es_core::runner::Guarantee;
+use es_core::standbys::{self, Changes, Standbys};
 use es_core::topology::Topology;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +43,11 @@ pub struct ClientConfig {
     pub task_fences: bool,
     /// How long a transaction may be open (virtual time).
     pub transaction_timeout: Duration,
+    /// Of each task so many other processes keep a standby, by their own choice (see [`es_core::standbys`]). The name of a client's process is its
+    /// `transactional_id` up to the last `-`.
+    pub standbys: usize,
+    /// How often a client looks whether the standbys that it keeps are the right ones (virtual time).
+    pub standbys_interval: Duration,
 }
 
 impl ClientConfig {
@@ -63,6 +69,8 @@ impl ClientConfig {
             rebalance_timeout: Duration::from_secs(60),
             task_fences: false,
             transaction_timeout: Duration::from_secs(60),
+            standbys: 0,
+            standbys_interval: Duration::from_secs(1),
         }
     }
 
@@ -99,8 +107,11 @@ pub struct Client {
     /// The offsets to commit, where there are no transactions.
     kept: Vec<(TopicPartition, i64, GroupMetadata)>,
     membership: Membership,
-    /// Tasks that came with a new generation, of which the lane is told first.
-    assigned: Option<BrokerEvent>,
+    /// What the lane is told next.
+    told: VecDeque<BrokerEvent>,
+    standbys: Standbys,
+    /// When it looks at its standbys again.
+    standbys_at: Duration,
     /// What each [`Fence`] stands for; fence 0 stands for nothing.
     fences: Vec<GroupMetadata>,
     fetches: BTreeMap<Place, Fetch>,
@@ -225,7 +236,9 @@ impl Client {
             sent: false,
             kept: Vec::new(),
             membership: Membership::Out,
-            assigned: None,
+            told: VecDeque::new(),
+            standbys: Standbys::default(),
+            standbys_at: Duration::ZERO,
             fences: Vec::new(),
             fetches: BTreeMap::new(),
             read_last: None,
@@ -332,8 +345,8 @@ impl Client {
             return None;
         }
         let event = self
-            .assigned
-            .take()
+            .told
+            .pop_front()
             .or_else(|| self.heartbeat(inner))
             .or_else(|| if appetite == Appetite::All { self.read(inner) } else { None });
         if event.is_some() {
@@ -384,7 +397,7 @@ impl Client {
                     return Some(BrokerEvent::Failed(error));
                 }
             };
-            let member = inner.state.join(&self.config.group, topic, limits);
+            let member = inner.state.join(&self.config.group, topic, &self.config.transactional_id, limits);
             self.membership.become_next(Membership::In { member, held: BTreeSet::new(), unsent: Vec::new() });
             self.cluster.notify(inner);
         }
@@ -395,6 +408,16 @@ impl Client {
             self.cluster.notify(inner);
         }
         match inner.state.group_mut(&self.config.group).poll(*member, now) {
+            Ok(None) if self.config.standbys > 0 && now >= self.standbys_at => {
+                self.standbys_at = now + self.config.standbys_interval;
+                let (peers, tasks) = inner.state.group_mut(&self.config.group).peers();
+                let (me, kept) = (&self.config.transactional_id, self.standbys.kept());
+                let chosen = standbys::choose(me, &peers, tasks, self.config.standbys, kept);
+                let Changes { keep, give_up } = self.standbys.become_these(chosen, |task| held.contains(&task));
+                self.told.extend((!give_up.is_empty()).then_some(BrokerEvent::Revoked { tasks: give_up }));
+                self.told.extend((!keep.is_empty()).then_some(BrokerEvent::Standby { tasks: keep }));
+                self.told.pop_front()
+            }
             Ok(None) => None,
             Ok(Some(Notice::Revoked { tasks })) => Some(BrokerEvent::Revoked { tasks }),
             // What it has keeps its fences.
@@ -404,9 +427,10 @@ impl Client {
                 held.extend(&tasks);
                 self.fences.push(GroupMetadata::Member { member: *member, generation });
                 let fence = Fence(self.fences.len() as u64);
+                self.standbys.assigned(&tasks);
                 let assigned = (!tasks.is_empty()).then_some(BrokerEvent::Assigned { tasks, fence });
                 if (held_some && !self.config.task_fences) || assigned.is_none() {
-                    self.assigned = assigned;
+                    self.told.extend(assigned);
                     return Some(BrokerEvent::Renewed { fence });
                 }
                 assigned
@@ -556,6 +580,16 @@ impl Broker for Client {
         self.fetches.insert(place, Fetch { next: offset, told: None });
     }
 
+    fn end_heard(&self, place: Place) -> Option<i64> {
+        self.fetches.get(&place)?;
+        let watermarks = self.cluster.watermarks(self.config.topic(place.role).ok()?, place.partition);
+        watermarks.ok().map(|watermarks| watermarks.high)
+    }
+
+    fn is_member(&self) -> Option<bool> {
+        Some(self.membership.state() == MemberState::In)
+    }
+
     fn stop_fetch(&mut self, place: Place) {
         self.fetches.remove(&place);
     }
@@ -567,6 +601,7 @@ impl Broker for Client {
     }
 
     fn acknowledge(&mut self, tasks: Vec<i32>) {
+        self.standbys.acknowledge(&tasks);
         match &mut self.membership {
             Membership::Out | Membership::Joining => {}
             Membership::In { member, held, unsent } => {
@@ -589,7 +624,8 @@ impl Broker for Client {
     }
 
     fn leave(&mut self) -> Token {
-        self.assigned = None;
+        self.told.clear();
+        self.standbys = Standbys::default();
         let member = match self.membership.become_next(Membership::Out) {
             Membership::In { member, .. } => Some(member),
             _ => None,

@@ -8,6 +8,7 @@ use super::error;
 use super::topic::TopicPartition;
 use super::transactions::ProducerId;
 use es_core::broker::BrokerError;
+use es_core::standbys::Peer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub(super) struct Group {
 
 #[derive(Debug)]
 struct Member {
+    /// What the client calls itself.
+    name: String,
     generation: u64,
     target: BTreeSet<i32>,
     owned: BTreeSet<i32>,
@@ -75,8 +78,9 @@ pub(super) struct Limits {
 
 impl Group {
     /// Takes in a member that reads this topic.
-    pub(super) fn join(&mut self, member: MemberId, topic: &str, partitions: i32, limits: Limits, now: Duration) {
+    pub(super) fn join(&mut self, member: MemberId, topic: &str, name: &str, partitions: i32, limits: Limits, now: Duration) {
         let new = Member {
+            name: name.to_owned(),
             generation: 0,
             target: BTreeSet::new(),
             owned: BTreeSet::new(),
@@ -230,6 +234,12 @@ impl Group {
     /// The members and the tasks that each holds, those it is giving up included.
     pub(super) fn members(&self) -> impl Iterator<Item = (MemberId, Vec<i32>)> {
         self.members.iter().map(|(id, m)| (*id, m.owned.iter().copied().collect()))
+    }
+
+    /// The members by name, and the tasks that each holds, for those who choose their standbys by themselves; and the number of tasks.
+    pub(super) fn peers(&self) -> (Vec<Peer>, i32) {
+        let peer = |member: &Member| Peer { name: member.name.clone(), tasks: member.owned.iter().copied().collect() };
+        (self.members.values().map(peer).collect(), self.tasks)
     }
 
     /// Makes a new generation with an even share for every member. A member keeps what it has as far as its share goes.

@@ -176,11 +176,11 @@ impl State {
     }
 
     /// Takes a new member into a group that reads `topic`, which need not exist yet.
-    pub(super) fn join(&mut self, group: &str, topic: &str, limits: Limits) -> MemberId {
+    pub(super) fn join(&mut self, group: &str, topic: &str, name: &str, limits: Limits) -> MemberId {
         self.members_created += 1;
         let (member, now) = (self.members_created, self.now);
         let partitions = self.topics.get(topic).map_or(0, |t| t.logs.len() as i32);
-        self.group_mut(group).join(member, topic, partitions, limits, now);
+        self.group_mut(group).join(member, topic, name, partitions, limits, now);
         member
     }
 

@@ -108,10 +108,12 @@ pub(super) enum Checker {
     BadRows,
     /// A dead letter holds what was sent, and why it is dead.
     DeadLetters,
+    /// What a standby has was committed, and in the end it is the fold of the log.
+    Standbys,
 }
 
 impl Checker {
-    pub(super) const ALL: [Checker; 16] = {
+    pub(super) const ALL: [Checker; 17] = {
         use Checker::*;
         [
             Offsets,
@@ -130,6 +132,7 @@ impl Checker {
             Rows,
             BadRows,
             DeadLetters,
+            Standbys,
         ]
     };
 
@@ -151,12 +154,13 @@ impl Checker {
             Checker::Rows => "rows",
             Checker::BadRows => "bad rows",
             Checker::DeadLetters => "dead letters",
+            Checker::Standbys => "standbys",
         }
     }
 }
 
 /// The names of the checkers that judge simulations.
-pub fn checker_names() -> [&'static str; 16] {
+pub fn checker_names() -> [&'static str; 17] {
     Checker::ALL.map(Checker::name)
 }
 
@@ -170,7 +174,7 @@ pub struct Hits {
     /// For each checker the faults that had happened when it had something to judge.
     pub(super) judged: [u128; Checker::ALL.len()],
     /// Transitions of tasks, runners and memberships: a bit for each pair of states.
-    pub(super) transitions: [u64; 3],
+    pub(super) transitions: [u128; 3],
 }
 
 impl Default for Hits {

@@ -10,6 +10,9 @@ use std::any::Any;
 use std::ops::{Bound, ControlFlow};
 use std::time::Duration;
 
+/// A key, and the number of events and the bytes of its state where it has one.
+type Seen = (String, Option<(u64, Vec<u8>)>);
+
 /// Keys of one page of a scan: few, so that a simulation's few keys take some pages.
 const PAGE: usize = 3;
 
@@ -25,6 +28,12 @@ pub(super) trait Lane {
     fn tasks(&self, each: &mut dyn FnMut(i32, TaskState, i64));
     /// The newest committed entry of a key: an `Entry` of the component's own state.
     fn entry(&self, id: &str) -> Result<Option<Box<dyn Any>>, RunnerError>;
+    /// The tasks that it works on.
+    fn active(&self) -> usize;
+    /// The tasks of which it keeps a copy, with what each has not folded yet.
+    fn standbys(&self) -> Vec<(i32, Option<u64>)>;
+    /// The same of an entry as [`entry`](Lane::entry), as a standby has it.
+    fn standby_entry(&self, id: &str) -> Result<Option<Box<dyn Any>>, RunnerError>;
     /// Whether a key has a state.
     fn has_state(&self, id: &str) -> bool;
     /// The ids that have a state in a partition, as a scan page by page tells them; `None` where the partition is not served.
@@ -67,6 +76,18 @@ impl<L: Logic> Lane for SimulatedRunner<L> {
         Ok(Runner::entry(self, id)?.map(|entry| Box::new(entry) as Box<dyn Any>))
     }
 
+    fn active(&self) -> usize {
+        Runner::tasks(self).filter(|task| !task.is_standby()).count()
+    }
+
+    fn standbys(&self) -> Vec<(i32, Option<u64>)> {
+        Runner::standbys(self).collect()
+    }
+
+    fn standby_entry(&self, id: &str) -> Result<Option<Box<dyn Any>>, RunnerError> {
+        Ok(Runner::standby_entry(self, id)?.0.map(|entry| Box::new(entry) as Box<dyn Any>))
+    }
+
     fn has_state(&self, id: &str) -> bool {
         Runner::entry(self, id).is_ok_and(|entry| entry.is_some_and(|entry| entry.present))
     }
@@ -75,7 +96,7 @@ impl<L: Logic> Lane for SimulatedRunner<L> {
         if self.position(partition).is_err() {
             return Ok(None);
         }
-        let mut seen: Vec<(String, Option<(u64, Vec<u8>)>)> = Vec::new();
+        let mut seen: Vec<Seen> = Vec::new();
         let shown = |found: Option<Committed<'_, L::State>>| found.map(|Committed { sequence, state }| (sequence, bytes(state)));
         pages(|from| {
             let mut left = PAGE;

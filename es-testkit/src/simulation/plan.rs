@@ -150,6 +150,9 @@ pub(super) struct Plan {
     pub(super) task_fences: bool,
     /// A process has so many lanes, at most; how many is drawn at each start.
     pub(super) lanes: usize,
+    /// Of each task so many other processes keep a standby, and look so often whether they are the right ones.
+    pub(super) standbys: usize,
+    pub(super) standbys_interval: Duration,
 }
 
 impl Plan {
@@ -213,6 +216,8 @@ impl Plan {
             table,
             task_fences,
             lanes: 1,
+            standbys: 0,
+            standbys_interval: Duration::from_secs(1),
         }
     }
 
@@ -224,6 +229,16 @@ impl Plan {
             let length = self.faults.last().map_or(1000, |(at, _)| at.as_millis() as u64 + 1);
             self.faults.extend((0..random.between(1, 4)).map(|_| (random.millis(1, length), random.pick(Fault::of_lanes()))));
             self.faults.sort_by_key(|(at, _)| *at);
+        }
+        self
+    }
+
+    /// With standbys, in some seeds; `random` as there.
+    pub(super) fn with_standbys(mut self, random: &mut Random) -> Self {
+        if random.chance(350) {
+            self.standbys = random.between(1, 2) as usize;
+            self.standbys_interval = random.millis(20, 1500);
+            self.settings.standby_interval = random.millis(10, 600);
         }
         self
     }

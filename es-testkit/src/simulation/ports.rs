@@ -203,6 +203,12 @@ impl StateStore for StorePort {
     fn open(&mut self, task: i32) -> Result<(), StoreError> {
         self.inner.open(task)
     }
+    fn want(&mut self, task: i32) {
+        self.inner.want(task);
+    }
+    fn is_wanted(&self, task: i32) -> bool {
+        self.inner.is_wanted(task)
+    }
     fn get(&self, task: i32, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.get(task, key)
     }

@@ -242,7 +242,18 @@ impl Process {
     }
 
     pub(super) fn tasks(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.seen.1.len()).sum()
+        self.lanes.iter().map(|lane| lane.lane.active()).sum()
+    }
+
+    /// The standbys that it keeps, and whether all of them have folded all there is.
+    pub(super) fn standbys(&self) -> (usize, bool) {
+        let all: Vec<(i32, Option<u64>)> = self.lanes.iter().flat_map(|lane| lane.lane.standbys()).collect();
+        (all.len(), all.iter().all(|(_, lag)| *lag == Some(0)))
+    }
+
+    /// An entry as a standby of this process has it; `None` where it keeps none of its task.
+    pub(super) fn standby_entry(&self, id: &str) -> Option<Option<Box<dyn Any>>> {
+        self.lanes.iter().map(|lane| lane.lane.standby_entry(id)).find_map(Result::ok)
     }
 
     /// The newest committed entry of a key, from the lane that has it; `None` where none has.

@@ -31,6 +31,8 @@ use std::time::Duration;
 pub(super) const PARTITIONS: i32 = 4;
 /// What makes the stream of lanes another one than the seed's own.
 const LANES: u64 = 0x006c_616e_6573;
+/// The same for standbys.
+const STANDBYS: u64 = 0x0073_7462_7973;
 /// The application comes to rest within this time after the faults have healed.
 const REST: Duration = Duration::from_secs(300);
 
@@ -58,7 +60,7 @@ impl<A: Decide> Simulation<A> {
         let mut random = Random::new(seed);
         // Another stream, so that a seed without several lanes is what it would be without this.
         let mut lanes_random = Random::new(seed ^ LANES);
-        let mut plan = Plan::draw(&mut random).with_lanes(&mut lanes_random);
+        let mut plan = Plan::draw(&mut random).with_lanes(&mut lanes_random).with_standbys(&mut Random::new(seed ^ STANDBYS));
         plan.table = plan.table.filter(|_| may_have_table);
         let cluster = Cluster::new("simulated");
         cluster.set_timestamp(1_700_000_000_000);
@@ -235,8 +237,24 @@ impl<A: Decide> Simulation<A> {
         };
         self.scan(index, partition_of(id.as_bytes(), PARTITIONS))?;
         let process = &self.processes[index];
-        let Some(Some(entry)) = process.entry(&id) else { return Ok(()) };
-        self.component(process.component).1.answered(&self.world, &process.name, &id, &*entry)
+        let audit = self.component(process.component).1;
+        if let Some(Some(entry)) = process.entry(&id) {
+            audit.answered(&self.world, &process.name, &id, &*entry)?;
+        }
+        if let Some(Some(entry)) = process.standby_entry(&id) {
+            audit.answered(&self.world, &format!("a standby of {}", process.name), &id, &*entry)?;
+            self.world.trace.judged(Checker::Standbys);
+        }
+        Ok(())
+    }
+
+    /// Each task has its standbys, and they have folded all there is.
+    fn has_standbys(&self) -> bool {
+        (0..2).all(|component| {
+            let processes = || self.processes.iter().filter(move |process| process.component == component);
+            let wanted = PARTITIONS as usize * self.plan.standbys.min(processes().count().saturating_sub(1));
+            processes().map(|process| process.standbys().0).sum::<usize>() == wanted && processes().all(|process| process.standbys().1)
+        })
     }
 
     /// Somebody asks the lanes of some process for all of a partition: each state was committed, and none that is there is missing.
@@ -397,16 +415,22 @@ impl<A: Decide> Simulation<A> {
         // At least once, an offset that was sent long ago may still be the last one to arrive: what lies behind it is read again, after the next start.
         let may_be_behind = self.plan.settings.guarantee == Guarantee::AtLeastOnce && settled > Duration::ZERO;
         let wanted = PARTITIONS as usize * if self.table.is_some() { 2 } else { 1 };
-        let mut rounds = 0;
-        while rounds < 5 {
+        // Standbys ask for the ends of the logs now and then, and are behind until they have heard of the last ones.
+        let heard = if self.plan.standbys > 0 { 2 * self.plan.settings.standby_interval } else { Duration::ZERO };
+        let (mut rounds, mut at_rest_since) = (0, healed);
+        while rounds < 5 || self.world.cluster.now() < at_rest_since + heard {
             let now = self.world.cluster.now();
             self.all_look = rounds > 0;
             self.round(now < grace, None)?;
             let at_rest = now >= healed + settled
                 && self.processes.iter().all(|p| p.is_awake(now) && p.is_idle())
                 && self.processes.iter().map(Process::tasks).sum::<usize>() == wanted
+                && self.has_standbys()
                 && (may_be_behind || self.is_caught_up());
             rounds = if at_rest { rounds + 1 } else { 0 };
+            if !at_rest {
+                at_rest_since = now;
+            }
             if now > healed + REST {
                 self.setups().filter(|_| !may_be_behind).try_for_each(|setup| checkers::at_rest(&self.world.cluster, &setup.topology))?;
                 let states: Vec<String> = self.processes.iter().map(Process::show).collect();
@@ -458,8 +482,29 @@ impl<A: Decide> Simulation<A> {
                 answers.insert(id, entry);
             }
             audit.answers(&self.world, answers)?;
+            self.compare_standbys(component)?;
         }
         Ok(all)
+    }
+
+    /// What the standbys have is the fold of the log too.
+    fn compare_standbys(&self, component: usize) -> Result<(), Violation> {
+        let audit = self.component(component).1;
+        for process in self.processes.iter().filter(|process| process.component == component && process.standbys().0 > 0) {
+            let mut answers = Answers::new();
+            for id in audit.keys() {
+                // One that nobody keeps there is answered by who works on it.
+                let of_others = || self.processes.iter().filter(|p| p.component == component).find_map(|p| p.entry(&id));
+                let Some(entry) = process.standby_entry(&id).or_else(of_others) else {
+                    return Err(Violation::new("standbys", format!("nobody answers for `{id}`")));
+                };
+                answers.insert(id, entry);
+            }
+            let what = |violation: Violation| Violation::new("standbys", format!("of {}: {}", process.name, violation.what));
+            audit.answers(&self.world, &answers).map_err(what)?;
+            self.world.trace.judged(Checker::Standbys);
+        }
+        Ok(())
     }
 
     fn stop(&mut self) -> Result<(), Violation> {
@@ -528,6 +573,8 @@ fn setup(
         transaction_timeout: plan.transaction_timeout,
         max_records: plan.max_records,
         guarantee: plan.settings.guarantee,
+        standbys: plan.standbys,
+        standbys_interval: plan.standbys_interval,
         task_fences: plan.task_fences,
         ..ClientConfig::of(&topology, "")
     };

@@ -44,7 +44,7 @@ impl Summary {
             sums.iter_mut().enumerate().for_each(|(n, sum)| *sum += (faults >> n & 1) as u64);
         }
         for (sums, seen) in self.transitions.iter_mut().zip(transitions) {
-            sums.iter_mut().enumerate().for_each(|(n, sum)| *sum += seen >> n & 1);
+            sums.iter_mut().enumerate().for_each(|(n, sum)| *sum += (seen >> n & 1) as u64);
         }
         if outcome.violation.is_some() {
             self.failures.push((seed, outcome));

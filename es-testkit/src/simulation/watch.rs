@@ -24,9 +24,9 @@ pub(super) struct Machine {
     pub(super) never: &'static [(&'static str, &'static str, &'static str)],
 }
 
-const TASK: [TaskState; 8] = {
+const TASK: [TaskState; 10] = {
     use TaskState::*;
-    [Draining, Opening, Restoring, Replaying, Running, Rewinding, Settling, Closed]
+    [Draining, Opening, Restoring, Replaying, Following, Promoting, Running, Rewinding, Settling, Closed]
 };
 const PHASE: [Phase; 7] = {
     use Phase::*;
@@ -39,12 +39,13 @@ pub(super) const MACHINES: [Machine; 3] = [
     Machine {
         name: "task",
         target: "es_core::task",
-        states: &["Draining", "Opening", "Restoring", "Replaying", "Running", "Rewinding", "Settling", "Closed"],
+        states: &["Draining", "Opening", "Restoring", "Replaying", "Following", "Promoting", "Running", "Rewinding", "Settling", "Closed"],
         may_become: |from, to| TASK[from].may_become(TASK[to]),
         never: &[
             ("Draining", "Draining", "a reset of a task that is draining changes nothing that can be seen"),
             ("Opening", "Running", "a task that opens always folds what lies behind its position, be it nothing"),
             ("Restoring", "Running", "after the changelog always comes the log"),
+            ("Following", "Draining", "a standby has no part in a transaction whose outcome may be unknown"),
         ],
     },
     Machine {
@@ -72,7 +73,7 @@ pub(super) const MACHINES: [Machine; 3] = [
 struct Watched {
     /// The process whose turn it is.
     process: usize,
-    transitions: [u64; 3],
+    transitions: [u128; 3],
     /// By process and task: where the last transition led to.
     tasks: BTreeMap<(usize, i64), usize>,
 }
@@ -82,7 +83,7 @@ thread_local! {
 }
 
 /// Runs something, and returns what it returns with the transitions that happened meanwhile.
-pub(super) fn watch<R>(run: impl FnOnce() -> R) -> (R, [u64; 3]) {
+pub(super) fn watch<R>(run: impl FnOnce() -> R) -> (R, [u128; 3]) {
     static WATCH: OnceLock<Dispatch> = OnceLock::new();
     WATCHED.take();
     let result = tracing::dispatcher::with_default(WATCH.get_or_init(|| Dispatch::new(Watch)), run);

@@ -57,7 +57,7 @@ pub(crate) struct Chaos {
     acts: std::collections::HashMap<u64, Act>,
     number: u64,
     round: u32,
-    random: Random,
+    pub(crate) random: Random,
     options: Options,
     ends: Ends,
     progress: Progress,

@@ -146,10 +146,11 @@ impl Chaos {
         self.struck.push(Struck { at, until: at + lasts, kind, app, text });
     }
 
-    /// The id that a process writes its transactions with, once it has an identity.
-    fn transactional_id(&self, app: usize) -> Option<String> {
-        let instance = fs::read_to_string(self.apps[app].folder.join("instance-id")).ok()?;
-        Some(format!("bank-{}-account-0", instance.trim()))
+    /// The id that one of a process's lanes writes its transactions with, once it has any.
+    fn transactional_id(&mut self, app: usize) -> Option<String> {
+        let kept = fs::read_to_string(self.apps[app].folder.join("transactional-ids")).ok()?;
+        let ids: Vec<&str> = kept.lines().collect();
+        (!ids.is_empty()).then(|| self.random.pick(&ids).to_owned())
     }
 }
 

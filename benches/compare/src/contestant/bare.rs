@@ -270,7 +270,7 @@ impl Bare<'_> {
             aggregate_id: std::str::from_utf8(key).map_err(|_| stranger())?,
             causation_id: &self.causation,
             correlation_id: &self.causation,
-            trace_parent: None,
+            trace: None,
             provenance,
             style: self.style,
         };
