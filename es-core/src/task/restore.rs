@@ -114,7 +114,9 @@ impl Restore {
     pub(super) fn progress(&self) -> (i64, i64) {
         let goals = [&self.changelog, &self.events, &self.outcomes];
         let done = goals.iter().map(|g| g.next.min(g.until.max(g.from)) - g.from).sum();
-        (done, goals.iter().map(|g| (g.until - g.from).max(0)).sum())
+        // What is followed has no end: as much as was read.
+        let end = |g: &Goal| if g.until == Goal::FOREVER { g.next } else { g.until };
+        (done, goals.iter().map(|g| (end(g) - g.from).max(0)).sum())
     }
 }
 
