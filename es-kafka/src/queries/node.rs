@@ -170,7 +170,10 @@ impl Node {
                             "this process has had no sign of its group for {} ms, and may not be the owner of partition {partition} any more: ask again, or with stale=true",
                             age.as_millis()
                         );
-                        Err(here(Problem { age_ms: Some(age.as_millis() as u64), ..Problem::unavailable("stale", message) }))
+                        Err(here(Problem {
+                            age_ms: Some(u32::try_from(age.as_millis()).unwrap_or(u32::MAX)),
+                            ..Problem::unavailable("stale", message)
+                        }))
                     }
                 }
             }

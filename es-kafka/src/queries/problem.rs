@@ -23,7 +23,7 @@ pub(crate) struct Problem {
     pub(crate) owner: Option<String>,
     /// How old what is known may be.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) age_ms: Option<u64>,
+    pub(crate) age_ms: Option<u32>,
     /// Of a standby's answer: the records of the log that it has not folded yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lag_records: Option<u64>,

@@ -237,6 +237,10 @@ fn a_standby_answers_for_a_process_that_is_gone(kafka: &Server) {
     wait(|| [&one, &other].iter().all(|asked| (0..40).all(|n| by_itself(asked, n).is_some())), "standbys have all");
     let of_standby = (0..40).filter(|n| by_itself(&one, *n) == Some(true)).count();
     assert!((1..40).contains(&of_standby), "{of_standby} of 40 answers came from a standby");
+    // Each heartbeat of the group is a sign.
+    let age = || get(&one.at, "/health").unwrap().1["components"][0]["group_sign_age_ms"].as_u64().unwrap();
+    let mut before = 0;
+    wait(|| age() < std::mem::replace(&mut before, age()), "another heartbeat is answered");
     // The owner is killed, and the session has not ended yet.
     let client = QueryClient::new(&[one.at.clone(), other.at.clone()], &Settings::new("bank")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
