@@ -1,6 +1,7 @@
 //! What a lane must know to talk to Kafka, and the settings of its librdkafka clients.
 
 use crate::directory::Directory;
+use crate::queries::Sign;
 use crate::streams::Security;
 use es_core::broker::{BrokerError, ErrorKind};
 use es_core::record::Role;
@@ -47,6 +48,8 @@ pub struct KafkaConfig {
     pub changelog_settings: Vec<(String, String)>,
     /// Where the endpoints of a streams group are noted.
     pub(crate) directory: Directory,
+    /// Set with each heartbeat of a streams group that is answered.
+    pub(crate) sign: Sign,
     /// The lane's id for its transactions; no other living lane may have it.
     pub transactional_id: String,
     /// Exactly once or at least once.
@@ -131,6 +134,7 @@ impl KafkaConfig {
             heartbeat_interval: Duration::from_secs(1),
             changelog_settings: Vec::new(),
             directory: Directory::default(),
+            sign: Sign::default(),
             transactional_id: transactional_id.to_owned(),
             guarantee: Guarantee::default(),
             input,

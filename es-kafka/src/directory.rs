@@ -5,7 +5,7 @@
 //! It is a hint, never a proof: the coordinator's word may be seconds old. Whoever is asked at an endpoint must know for himself whether he owns
 //! the partition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -43,6 +43,7 @@ struct Shared {
 struct Partitions {
     owner: BTreeMap<i32, String>,
     standbys: BTreeMap<i32, Vec<String>>,
+    endpoints: BTreeSet<String>,
 }
 
 impl Directory {
@@ -56,6 +57,7 @@ impl Directory {
             for partition in standby {
                 new.standbys.entry(partition).or_default().push(endpoint.clone());
             }
+            new.endpoints.insert(endpoint);
         }
         let mut components = self.0.components.write().unwrap_or_else(PoisonError::into_inner);
         if components.get(component) != Some(&new) {
@@ -72,6 +74,12 @@ impl Directory {
     /// The endpoints of the processes that keep a copy of this partition.
     pub(crate) fn standbys(&self, component: &str, partition: i32) -> Vec<String> {
         self.read(component, |known| known.standbys.get(&partition).cloned()).flatten().unwrap_or_default()
+    }
+
+    /// Where processes of this component answer, those that have no partitions included.
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "who watches the others"))]
+    pub(crate) fn endpoints(&self, component: &str) -> BTreeSet<String> {
+        self.read(component, |known| known.endpoints.clone()).unwrap_or_default()
     }
 
     #[cfg_attr(not(test), allow(dead_code, reason = "for who wants to hear of changes"))]
@@ -100,6 +108,7 @@ mod tests {
         directory.update("account", vec![owner("a:1", &[0, 1], &[2]), owner("b:1", &[2], &[0, 2])]);
         assert_eq!(reader.owner("account", 1).as_deref(), Some("a:1"));
         assert_eq!(reader.standbys("account", 2), ["a:1", "b:1"]);
+        assert_eq!(reader.endpoints("account").into_iter().collect::<Vec<_>>(), ["a:1", "b:1"]);
         assert_eq!(reader.owner("other", 1), None);
         directory.update("account", vec![owner("b:1", &[1], &[])]);
         assert_eq!(reader.owner("account", 1).as_deref(), Some("b:1"));

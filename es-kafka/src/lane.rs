@@ -46,7 +46,6 @@ pub(crate) struct Lane {
     /// Where the endpoints of the others are noted.
     pub(crate) directory: Directory,
     /// Set whenever its group gives a sign that it is a member.
-    #[cfg_attr(not(feature = "embedded"), allow(dead_code, reason = "librdkafka tells of no heartbeat"))]
     pub(crate) sign: Sign,
     /// Where it takes questions.
     pub(crate) desk: Option<Desk>,
@@ -61,6 +60,7 @@ pub(crate) fn run<L: Logic>(logic: L, mut lane: Lane) -> Result<Stats, AppError>
             config.read_ahead = lane.shares.read_ahead;
             config.endpoint.clone_from(&lane.endpoint);
             config.directory = lane.directory.clone();
+            config.sign = lane.sign.clone();
             let broker = KafkaBroker::new(config)?;
             let folder = lane.folder.as_ref().expect("a lane on Kafka has a state folder");
             let store = folder.component(&lane.topology.store())?;

@@ -168,7 +168,7 @@ impl Running {
                     Served { historian: Historian::new(settings, connection, topology), topology: topology.clone(), lanes, sign },
                 )
             });
-            running.server = Some(bound.serve(settings, connection, &instance, served.collect(), directory)?);
+            running.server = Some(bound.serve(settings, connection, &instance, served.collect(), directory, running.stop.clone())?);
         }
         folder.map_or(Ok(()), |folder| folder.ready())?;
         Ok(running)

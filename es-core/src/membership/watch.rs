@@ -183,7 +183,8 @@ impl Watch {
         }
         self.polled = now;
         self.evicted.retain(|_, at| now < *at + EVICT_EVERY);
-        let dead: Vec<(String, Why)> = self.peers.iter_mut().filter_map(|(endpoint, peer)| Some((endpoint.clone(), peer.judge(now)?))).collect();
+        let dead: Vec<(String, Why)> =
+            self.peers.iter_mut().filter_map(|(endpoint, peer)| Some((endpoint.clone(), peer.judge(now)?))).collect();
         for (endpoint, why) in dead {
             let wait = TURN * self.before_us(now);
             let Some(peer) = self.peers.get_mut(&endpoint) else { continue };

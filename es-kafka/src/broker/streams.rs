@@ -197,6 +197,7 @@ impl StreamsMembership {
                     tracing::info!(group = self.config.group_id, "the coordinator answers");
                 }
                 tracing::trace!(group = self.config.group_id, ?heartbeat, ?answer, "heartbeat");
+                self.config.sign.seen();
                 self.member.handle_answer(answer, now);
                 self.presence.set_member(&self.info.id);
             }

@@ -12,12 +12,20 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sign(Arc<OnceLock<AtomicU64>>);
 
+/// Handles are the same when what they share is.
+impl PartialEq for Sign {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Sign {}
+
 /// What times are counted from.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Sign {
     /// There was a sign just now.
-    #[cfg_attr(not(feature = "embedded"), allow(dead_code, reason = "librdkafka tells of no heartbeat"))]
     pub(crate) fn seen(&self) {
         let now = START.elapsed().as_millis() as u64;
         self.0.get_or_init(AtomicU64::default).store(now, Ordering::Release);
