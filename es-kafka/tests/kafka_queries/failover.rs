@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PARTITIONS: usize = 6;
 const ACCOUNTS: usize = 600;
 /// What the test bears; without an eviction a partition stands still for the session's 45 s.
 const BOUND: Duration = Duration::from_secs(10);
 const VARIABLES: &[(&str, &str)] =
-    &[("ES_GROUP_PROTOCOL", "streams"), ("ES_PARTITIONS", "6"), ("ES_THREADS", "2"), ("ES_SESSION_TIMEOUT", "45s")];
+    // With the default of four partitions, two processes with two lanes each share them evenly.
+    &[("ES_GROUP_PROTOCOL", "streams"), ("ES_THREADS", "2"), ("ES_SESSION_TIMEOUT", "45s")];
 
 /// Commands come in until it is told to stop. Each moves its account by one; their ids are their numbers.
 struct Traffic {
@@ -107,17 +107,17 @@ fn each_counts_once(app: &App, sent: usize) {
 }
 
 pub(crate) fn a_killed_process_is_evicted_and_its_partitions_go_on_at_once(kafka: &Server) {
-    let first = Process::with(kafka, VARIABLES);
+    let first = Process::with(kafka, VARIABLES).also(&[("ES_PARTITIONS", "6")]);
     let one = Asked::start(&first);
     one.is_ready();
     let (second, third) = (first.beside(), first.beside());
     let (two, three) = (Asked::start(&second), Asked::start(&third));
-    share(&[&one, &two, &three], PARTITIONS / 3);
+    share(&[&one, &two, &three], 2);
     let app = writer(kafka, &first);
     let sent = Traffic::during(&app, |traffic| {
         traffic.more(400);
         let stood = positions(&three);
-        assert_eq!(stood.len(), PARTITIONS / 3);
+        assert_eq!(stood.len(), 2);
         three.running.kill();
         let took = until_they_go_on(&[&one, &two], &stood);
         println!("after kill -9 its partitions went on within {took:?}");
@@ -125,7 +125,7 @@ pub(crate) fn a_killed_process_is_evicted_and_its_partitions_go_on_at_once(kafka
         traffic.more(400);
         // It comes back under its name, at another place, and then the next one dies.
         let three = Asked::start(&third);
-        share(&[&one, &two, &three], PARTITIONS / 3);
+        share(&[&one, &two, &three], 2);
         traffic.more(400);
         let stood = positions(&two);
         two.running.kill();
@@ -147,7 +147,7 @@ pub(crate) fn a_live_process_that_was_evicted_comes_back_and_loses_nothing(kafka
     one.is_ready();
     let second = first.beside();
     let two = Asked::start(&second);
-    share(&[&one, &two], PARTITIONS / 2);
+    share(&[&one, &two], 2);
     let app = writer(kafka, &first);
     let sent = Traffic::during(&app, |traffic| {
         traffic.more(400);
@@ -159,16 +159,15 @@ pub(crate) fn a_live_process_that_was_evicted_comes_back_and_loses_nothing(kafka
         traffic.more(400);
         two.running.signal("CONT");
         let begun = Instant::now();
-        share(&[&one, &two], PARTITIONS / 2);
+        share(&[&one, &two], 2);
         println!("after SIGCONT it had its partitions again within {:?}", begun.elapsed());
         until_they_go_on(&[&two], &positions(&two));
         traffic.more(400);
     });
     each_counts_once(&app, sent);
-    for asked in [one, two] {
-        let ended = asked.running.terminate();
-        assert_eq!(ended.code, 0, "{}", ended.stderr);
-    }
+    let [evictor, evicted] = [one, two].map(|asked| asked.running.terminate());
+    assert!(evictor.code == 0 && evictor.stderr.contains("taken for dead and evicted"), "{}", evictor.stderr);
+    assert!(evicted.code == 0 && evicted.stderr.contains("(error 25)"), "{}", evicted.stderr);
 }
 
 pub(crate) fn nobody_is_evicted_where_that_is_off(kafka: &Server) {
@@ -177,12 +176,12 @@ pub(crate) fn nobody_is_evicted_where_that_is_off(kafka: &Server) {
     one.is_ready();
     let second = first.beside();
     let two = Asked::start(&second);
-    share(&[&one, &two], PARTITIONS / 2);
+    share(&[&one, &two], 2);
     two.running.kill();
     // The survivor has looked at it, if it looks at all, and more than once.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(4) {
-        assert_eq!(positions(&one).len(), PARTITIONS / 2);
+        assert_eq!(positions(&one).len(), 2);
         thread::sleep(Duration::from_millis(50));
     }
     let ended = one.running.terminate();
