@@ -120,8 +120,10 @@ pub(super) struct Membership {
     watch: Option<Watch>,
     /// When to join again, after the group has refused a static member because its former life is not over yet.
     again: Option<Instant>,
-    /// When it was last fenced while it held no task.
+    /// When it was last fenced by its name.
     fenced: Option<Instant>,
+    /// Tasks that it lost with its former consumer, and that the lane has not settled yet.
+    owed: BTreeSet<i32>,
     /// Tasks that were assigned and are not handed over yet.
     assigned: Vec<i32>,
     /// Tasks that were handed over and not acknowledged back.
@@ -164,6 +166,7 @@ impl Membership {
             consumer: None,
             again: None,
             fenced: None,
+            owed: BTreeSet::new(),
             assigned: Vec::new(),
             handed: BTreeSet::new(),
             revocations: Vec::new(),
@@ -196,7 +199,7 @@ impl Membership {
                     }
                 }
             }
-            if self.again.is_some_and(|at| at <= Instant::now()) {
+            if self.owed.is_empty() && self.again.is_some_and(|at| at <= Instant::now()) {
                 self.join();
             }
             self.serve();
@@ -336,6 +339,7 @@ impl Membership {
 
     fn acknowledge(&mut self, tasks: &[i32]) {
         self.standbys.acknowledge(tasks);
+        self.owed.retain(|task| !tasks.contains(task));
         let Some(consumer) = &self.consumer else { return };
         self.handed.retain(|task| !tasks.contains(task));
         for revocation in &mut self.revocations {
@@ -381,6 +385,7 @@ impl Membership {
     fn close(&mut self) -> Result<Option<Receiver<()>>, BrokerError> {
         self.assigned.clear();
         self.handed.clear();
+        self.owed.clear();
         self.revocations.clear();
         let Some(consumer) = self.consumer.take() else { return Ok(None) };
         consumer.context().closing.store(true, Ordering::SeqCst);
@@ -391,6 +396,21 @@ impl Membership {
             let _ = done.send(());
         })?;
         Ok(Some(closed))
+    }
+
+    /// Gives up what it has, and joins again once the lane has settled.
+    fn replaced(&mut self) {
+        self.fenced = Some(Instant::now());
+        let told = |task: &i32| self.revocations.iter().any(|revocation| revocation.held.contains(task));
+        let lost: Vec<i32> = self.handed.iter().copied().filter(|task| !told(task)).collect();
+        let owed = std::mem::take(&mut self.handed);
+        if let Err(error) = self.close() {
+            return self.fail(error);
+        }
+        (self.owed, self.again) = (owed, Some(Instant::now() + AGAIN));
+        if !lost.is_empty() {
+            self.inbox.push(BrokerEvent::Lost { tasks: lost });
+        }
     }
 
     fn consumer_error(&mut self, error: &KafkaError) {
@@ -406,15 +426,10 @@ impl Membership {
                 return;
             }
             // librdkafka, whose session has ended before the broker knew, asks without its member id and is taken for another process with its
-            // name. One who still holds tasks has truly been replaced; one who is told so again soon, has a living namesake.
-            Some((Code::FencedInstanceId, text)) if self.handed.is_empty() && self.fenced.is_none_or(|at| at.elapsed() > NAMESAKE) => {
+            // name. Who is told so again soon has a living namesake.
+            Some((Code::FencedInstanceId, text)) if self.fenced.is_none_or(|at| at.elapsed() > NAMESAKE) => {
                 tracing::warn!("{what}: {text}; joining again once");
-                self.fenced = Some(Instant::now());
-                match self.close() {
-                    Ok(_) => self.again = Some(Instant::now() + AGAIN),
-                    Err(error) => self.fail(error),
-                }
-                return;
+                return self.replaced();
             }
             Some((code, text)) => return self.fail(with_kind(ErrorKind::Fatal, &what, code, &text)),
             None => {}

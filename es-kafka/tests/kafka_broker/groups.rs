@@ -215,6 +215,7 @@ fn a_static_member_of_a_kip_848_group_waits(kafka: &Server) {
     assert_eq!(lane.tasks(2).len(), 2);
 }
 
+/// Each gives way once; the one that is fenced again gives up.
 fn a_second_member_of_the_same_instance_stops_the_first(kafka: &Server) {
     let world = World::new(kafka, "twins", 1);
     let join = || {
@@ -226,11 +227,29 @@ fn a_second_member_of_the_same_instance_stops_the_first(kafka: &Server) {
     assert_eq!(first.tasks(1), [0]);
     let mut second = join();
     assert_eq!(second.tasks(1), [0]);
-    let error = first.until("a failure", |event| match event {
-        BrokerEvent::Failed(error) => Some(error.clone()),
-        _ => None,
-    });
+    let begun = Instant::now();
+    let (mut lost, mut failed) = (0, None);
+    while failed.is_none() {
+        assert!(begun.elapsed() < PATIENCE, "neither gave up, and {lost} tasks were lost");
+        for lane in [&mut first, &mut second] {
+            let event = lane.comes(Duration::from_millis(50), |event| match event {
+                BrokerEvent::Lost { tasks } => Some(Ok(tasks.clone())),
+                BrokerEvent::Failed(error) => Some(Err(error.clone())),
+                _ => None,
+            });
+            match event {
+                Some(Ok(tasks)) => {
+                    lost += tasks.len();
+                    lane.port.acknowledge(tasks);
+                }
+                Some(Err(error)) => failed = Some(error),
+                None => {}
+            }
+        }
+    }
+    let error = failed.expect("it was just seen");
     assert!(error.kind == ErrorKind::Fatal && error.message.contains("group.instance.id"), "{error}");
+    assert!(lost > 0, "who is fenced is told that its task is lost");
 }
 
 fn a_lane_that_does_not_poll_loses_its_tasks(kafka: &Server, protocol: GroupProtocol) {

@@ -6,7 +6,7 @@ use crate::exits::{Struck, explain};
 use crate::faults::Aimed;
 use crate::load::{Load, LoadOptions};
 use crate::logs::Ends;
-use crate::options::Options;
+use crate::options::{Groups, Options};
 use crate::plan::{Fault, Kind, Planned, plan};
 use crate::process::{App, VARIANTS, Variant};
 use crate::progress::Progress;
@@ -144,7 +144,13 @@ impl Chaos {
 
     /// This round's settings of the application.
     pub(crate) fn variant(&self) -> Variant {
-        VARIANTS[self.round as usize % VARIANTS.len()]
+        let variant = VARIANTS[self.round as usize % VARIANTS.len()];
+        match self.options.groups {
+            // A streams group's topics stay what they are, the changelog among them.
+            Groups::Streams if variant.changelog == "off" => Variant { protocol: "streams", changelog: "checkpoint:5", ..variant },
+            Groups::Streams => Variant { protocol: "streams", ..variant },
+            Groups::Consumers => variant,
+        }
     }
 
     /// Has something done later.

@@ -65,7 +65,11 @@ impl Chaos {
                 self.struck(kind, None, down + Duration::from_secs(6), format!("the broker is killed, down for {down:?}"));
             }
             Fault::Request { api, commits, action } => {
-                let heartbeat = if self.variant().protocol == "classic" { Api::HEARTBEAT } else { Api::CONSUMER_GROUP_HEARTBEAT };
+                let heartbeat = match self.variant().protocol {
+                    "classic" => Api::HEARTBEAT,
+                    "consumer" => Api::CONSUMER_GROUP_HEARTBEAT,
+                    _ => Api::STREAMS_GROUP_HEARTBEAT,
+                };
                 let api = if kind == Kind::Heartbeat { heartbeat } else { api };
                 let choice = match commits {
                     Some(true) => Choice::of(api).commits(),

@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::plan::Kind;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// The program `bank`. Without it cargo builds it, as a release
     #[arg(long)]
     pub(crate) app: Option<PathBuf>,
+    /// How the processes share the partitions
+    #[arg(long, value_enum, default_value_t = Groups::Streams)]
+    pub(crate) groups: Groups,
     /// How many processes of it run
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub(crate) processes: u32,
@@ -62,6 +65,15 @@ pub(crate) struct Options {
     /// For how long nothing at all may be committed while there is work, in seconds
     #[arg(long, default_value_t = 60)]
     pub(crate) stall_seconds: u64,
+}
+
+/// Which protocols of groups the rounds use. A group changes over between classic and KIP-848 while it is empty; a streams group stays one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Groups {
+    /// A streams group (KIP-1071) in all rounds.
+    Streams,
+    /// A classic group and one of KIP-848 in turn.
+    Consumers,
 }
 
 impl Options {

@@ -249,6 +249,8 @@ pub(crate) fn command(world: &World, folder: &Path, variant: Variant, arguments:
         .env("ES_CHANGELOG", variant.changelog)
         .env("ES_GROUP_PROTOCOL", variant.protocol)
         .env("ES_SESSION_TIMEOUT", format!("{}s", world.session.as_secs()))
+        // It is also how long a classic group waits for members that its coordinator takes for alive after a restart.
+        .env("ES_MAX_POLL_INTERVAL", "20s")
         .env("ES_TRANSACTION_TIMEOUT", "8s")
         .env("ES_COMMIT_INTERVAL", "40ms")
         .env("ES_BATCH_MAX_RECORDS", "1000")
