@@ -201,6 +201,12 @@ impl Watch {
         Some(Step::Look(endpoint.clone()))
     }
 
+    /// Whether somebody is taken for dead, or was evicted by us less than `time` ago: partitions may be about to move.
+    pub fn expects_news(&self, time: Duration, now: Duration) -> bool {
+        let dead = self.peers.values().any(|peer| peer.dead.is_some() && peer.told.as_ref().is_some_and(|told| !told.stops));
+        dead || self.evicted.values().any(|at| now < *at + time)
+    }
+
     /// How many of those alive are to act before us.
     fn before_us(&self, now: Duration) -> u32 {
         let lives = |peer: &&Peer| peer.failures == 0 && now < peer.heard + SILENCE;

@@ -21,6 +21,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
+/// How long each word that news are expected holds.
+const HASTE: Duration = Duration::from_secs(2);
 /// How often it is looked what is to be done.
 const TICK: Duration = Duration::from_millis(50);
 /// How long a process may take to answer.
@@ -29,6 +31,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_secs(1);
 /// How long the farewells of one process may take.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long an eviction is expected to take until its news have come.
+const NEWS: Duration = Duration::from_secs(3);
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -79,6 +83,10 @@ pub(super) async fn watch(node: Arc<Node>) {
             watch.handle_look(&endpoint, look, begun.elapsed());
         }
         watch.list(&others(&node), begun.elapsed());
+        if watch.expects_news(NEWS, begun.elapsed()) {
+            // What the dead one had may come to any member, and the coordinator tells by heartbeats only.
+            node.components.values().for_each(|served| served.sign.expect_news(HASTE));
+        }
         while let Some(step) = watch.poll(begun.elapsed(), is_heard(&node)) {
             match step {
                 Step::Look(endpoint) => {

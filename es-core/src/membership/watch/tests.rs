@@ -123,12 +123,14 @@ fn the_smallest_of_those_alive_acts_and_the_next_when_it_does_not() {
     let mut scene = Scene::knowing(&["a", "c"]);
     let evictions = scene.run(1_800, lives_but("c", Look::Refused));
     assert_eq!(evictions, [], "it is the turn of a");
+    assert!(scene.watch.expects_news(Duration::ZERO, scene.now));
     assert_eq!(scene.run(1_000, lives_but("c", Look::Refused)).len(), 1);
     // When a has acted, c is listed no more.
     let mut scene = Scene::knowing(&["a", "c"]);
     scene.run(1_000, lives_but("c", Look::Refused));
     scene.watch.list(&["a".to_owned()].into(), scene.now);
     assert_eq!(scene.run(10_000, lives_but("c", Look::Refused)), []);
+    assert!(!scene.watch.expects_news(Duration::ZERO, scene.now));
     // When a is dead, too, nobody waits for it.
     let mut scene = Scene::knowing(&["a", "c"]);
     let evictions = scene.run(1_000, |_| Look::Refused);
