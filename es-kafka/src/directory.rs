@@ -43,6 +43,7 @@ struct Shared {
 struct Partitions {
     owner: BTreeMap<i32, String>,
     standbys: BTreeMap<i32, Vec<String>>,
+    endpoints: BTreeSet<String>,
 }
 
 impl Directory {
@@ -56,6 +57,7 @@ impl Directory {
             for partition in standby {
                 new.standbys.entry(partition).or_default().push(endpoint.clone());
             }
+            new.endpoints.insert(endpoint);
         }
         let mut components = self.0.components.write().unwrap_or_else(PoisonError::into_inner);
         if components.get(component) != Some(&new) {
@@ -74,11 +76,10 @@ impl Directory {
         self.read(component, |known| known.standbys.get(&partition).cloned()).flatten().unwrap_or_default()
     }
 
-    /// All endpoints of the component's processes, each once.
-    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only the server asks others"))]
-    pub(crate) fn endpoints(&self, component: &str) -> Vec<String> {
-        let all = |known: &Partitions| known.owner.values().chain(known.standbys.values().flatten()).cloned().collect::<BTreeSet<_>>();
-        self.read(component, all).unwrap_or_default().into_iter().collect()
+    /// Where processes of this component answer, those that have no partitions included.
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "who watches the others"))]
+    pub(crate) fn endpoints(&self, component: &str) -> BTreeSet<String> {
+        self.read(component, |known| known.endpoints.clone()).unwrap_or_default()
     }
 
     #[cfg_attr(not(test), allow(dead_code, reason = "for who wants to hear of changes"))]
@@ -107,8 +108,8 @@ mod tests {
         directory.update("account", vec![owner("a:1", &[0, 1], &[2]), owner("b:1", &[2], &[0, 2])]);
         assert_eq!(reader.owner("account", 1).as_deref(), Some("a:1"));
         assert_eq!(reader.standbys("account", 2), ["a:1", "b:1"]);
+        assert_eq!(reader.endpoints("account").into_iter().collect::<Vec<_>>(), ["a:1", "b:1"]);
         assert_eq!(reader.owner("other", 1), None);
-        assert_eq!(reader.endpoints("account"), ["a:1", "b:1"]);
         directory.update("account", vec![owner("b:1", &[1], &[])]);
         assert_eq!(reader.owner("account", 1).as_deref(), Some("b:1"));
         assert_eq!((reader.owner("account", 0), reader.standbys("account", 2)), (None, vec![]));

@@ -169,7 +169,15 @@ impl Running {
                     Served { historian: Historian::new(settings, connection, topology), topology: topology.clone(), lanes },
                 )
             });
-            running.server = Some(bound.serve(settings, connection, &instance, served.collect(), directory, running.metrics.clone())?);
+            running.server = Some(bound.serve(
+                settings,
+                connection,
+                &instance,
+                served.collect(),
+                directory,
+                running.metrics.clone(),
+                running.stop.clone(),
+            )?);
         }
         folder.map_or(Ok(()), |folder| folder.ready())?;
         Ok(running)

@@ -18,7 +18,7 @@ mod value;
 
 pub(crate) use sources::topic_keys;
 pub use sources::{Origin, SettingError, SettingsError, Sources};
-pub use value::{BrokerKind, GroupChoice, HostPort, Threads, TopicCreation, Value};
+pub use value::{BrokerKind, GroupChoice, HostPort, Switch, Threads, TopicCreation, Value};
 
 use crate::config::{GroupProtocol, is_secret};
 use crate::memory;
@@ -180,6 +180,9 @@ settings! {
     query_max_request_bytes: u64 = "query.max.request.bytes", "16KiB";
     /// An owner that has had no sign of its group for longer answers as stale. Only where the group's protocol gives such signs.
     query_max_age: Duration = "query.max.age", "2s";
+    /// Whether this process watches the others of its streams groups, where `listen` is set, and evicts those that have died: their partitions move within a second or two
+    /// instead of when their session ends.
+    eviction: Switch = "eviction", "on";
     /// What is logged: a filter of tracing-subscriber, such as `info,es_core=debug`.
     log: String = "log", "info,fjall=warn,lsm_tree=warn";
 }
@@ -263,6 +266,17 @@ impl Settings {
                     ),
                 );
             }
+        }
+        let may_be_streams = matches!(self.group_protocol, GroupChoice::Auto | GroupChoice::Is(GroupProtocol::Streams));
+        if self.listen.is_some() && self.broker == BrokerKind::Kafka && may_be_streams && self.query_max_age <= self.heartbeat_interval {
+            refuse(
+                "query.max.age",
+                format!(
+                    "{} is not above `heartbeat.interval` ({}): answers would be stale between two signs of the group",
+                    self.query_max_age.show(),
+                    self.heartbeat_interval.show()
+                ),
+            );
         }
         if tls != self.query_tls_key.is_some() {
             refuse("query.tls.certificate", "goes with `query.tls.key`: set both or neither".to_owned());
@@ -416,6 +430,20 @@ mod tests {
         settings.set("group.protocol", "consumer").unwrap();
         let error = settings.check(&[account("bank")]).unwrap_err().to_string();
         assert!(error.starts_with("`num.standby.replicas` (set by the program): needs to know"), "{error}");
+    }
+
+    #[test]
+    fn an_age_that_makes_answers_stale_between_two_heartbeats_is_refused() {
+        let mut settings = Settings::new("bank");
+        settings.set("heartbeat.interval", "2s").unwrap();
+        assert!(settings.check(&[account("bank")]).is_ok(), "nobody asks");
+        settings.set("listen", "127.0.0.1:0").unwrap();
+        let refused = |settings: &Settings| {
+            settings.check(&[account("bank")]).err().is_some_and(|e| e.to_string().contains("`heartbeat.interval` (2s)"))
+        };
+        assert!(refused(&settings));
+        settings.set("group.protocol", "classic").unwrap();
+        assert!(!refused(&settings));
     }
 
     #[test]

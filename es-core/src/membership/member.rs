@@ -173,6 +173,13 @@ impl Member {
         self.absent = false;
     }
 
+    /// News are expected: a member that was heard last more than `interval` ago sends its next heartbeat now.
+    pub fn hasten(&mut self, interval: Duration, now: Duration) {
+        if self.state == MemberState::In && self.failures == 0 && self.heard.is_some_and(|at| now >= at + interval) {
+            self.due = self.due.min(now);
+        }
+    }
+
     /// The lane has given up these tasks.
     pub fn acknowledge(&mut self, tasks: &[i32], now: Duration) {
         for task in tasks {

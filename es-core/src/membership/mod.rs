@@ -32,6 +32,7 @@
 mod member;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 pub use member::{Member, MemberState};
 

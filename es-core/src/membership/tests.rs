@@ -277,3 +277,18 @@ fn a_refusal_is_final_and_a_coordinator_that_fails_for_no_reason_is_asked_for_a_
     }
     assert_eq!(scene.member.state(), MemberState::Joining, "nobody is not a reason to fail");
 }
+
+#[test]
+fn a_member_that_expects_news_asks_sooner_but_not_without_end() {
+    let mut scene = Scene::with(&[1], &[]);
+    let interval = Duration::from_millis(200);
+    scene.millis(100);
+    scene.member.hasten(interval, scene.now);
+    assert_eq!(scene.poll(), None, "it has just asked");
+    scene.millis(100);
+    scene.member.hasten(interval, scene.now);
+    assert_eq!(scene.poll(), Some(Heartbeat { epoch: 1, owned: None }));
+    scene.fails(Failure::NotNow);
+    scene.member.hasten(interval, scene.now);
+    assert_eq!(scene.poll(), None, "the pause after a failure remains");
+}

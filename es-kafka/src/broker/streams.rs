@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// How often the thread looks whether the lane still polls.
 const LOOK: Duration = Duration::from_millis(100);
+/// The pause between heartbeats while a change of the group is expected.
+const HASTE: Duration = Duration::from_millis(200);
 /// How long the thread sleeps at a time while it is in no group.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long one exchange with the coordinator may take.
@@ -113,6 +115,9 @@ impl StreamsMembership {
                 }
             }
             self.watch_lane();
+            if self.config.sign.expects_news() {
+                self.member.hasten(HASTE, self.now());
+            }
             if self.apply_settings() {
                 self.beat(&Limit::unless(EXCHANGE, &self.closing));
             }

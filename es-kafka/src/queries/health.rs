@@ -9,6 +9,7 @@ use axum::http::{Response, StatusCode};
 use es_core::task::TaskState;
 use serde_json::{Value, json as object};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// 200 as long as each component has a lane that works.
 pub(super) async fn live(State(node): State<Arc<Node>>) -> Response<Body> {
@@ -31,6 +32,7 @@ pub(super) async fn all(State(node): State<Arc<Node>>) -> Response<Body> {
         "app": node.settings.app,
         "instance": node.instance,
         "endpoint": node.endpoint,
+        "stopping": node.stop.load(Ordering::Relaxed),
         "live": is_live(&node),
         "ready": is_live(&node) && lanes(&node).iter().all(is_ready),
         "components": components.collect::<Vec<_>>(),

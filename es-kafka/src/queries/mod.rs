@@ -13,6 +13,8 @@
 #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only the server asks"))]
 mod desk;
 #[cfg(feature = "http")]
+mod evictor;
+#[cfg(feature = "http")]
 mod finder;
 #[cfg(feature = "http")]
 mod gate;

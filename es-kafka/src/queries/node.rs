@@ -14,6 +14,7 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use es_core::topology::Topology;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -30,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) instance: String,
     /// Where others find it.
     pub(crate) endpoint: String,
+    /// Set when the process is to stop.
+    pub(crate) stop: Arc<AtomicBool>,
     pub(crate) components: BTreeMap<String, Served>,
     pub(crate) limits: Limits,
     pub(crate) finder: Finder,

@@ -5,12 +5,18 @@ use super::problem::Problem;
 use crate::http::{self, Http};
 use crate::settings::Settings;
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
+use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request};
+use es_core::membership::watch::Why;
+use http_body_util::{BodyExt, Collected, Empty, Limited};
+use hyper::body::Bytes;
+use std::io;
 use std::time::{Duration, Instant};
 
 /// Tells who answered a question that was handed on.
 const ANSWERED_BY: HeaderName = HeaderName::from_static("es-answered-by");
+
+/// What is read of an answer about health.
+const HEALTH_BYTES: usize = 4 << 20;
 
 /// A client for the other processes.
 pub(crate) struct Peers {
@@ -51,14 +57,35 @@ impl Peers {
         response
     }
 
+    /// Asks a process what it is doing, which may take so long. `None`: it lives, and tells nothing that is of use.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(crate) async fn health(&self, endpoint: &str, limit: Duration) -> Result<Option<Bytes>, Why> {
+        let ask = async {
+            let request = self.get(endpoint, "/health").body(Empty::new()).map_err(|_| Why::Silent)?;
+            let response =
+                self.client.request(request).await.map_err(|error| if is_refusal(&error) { Why::Refused } else { Why::Silent })?;
+            let is_it = response.status() == StatusCode::OK;
+            // Whatever it says, it lives.
+            let body = Limited::new(response.into_body(), HEALTH_BYTES).collect().await;
+            Ok(body.ok().filter(|_| is_it).map(Collected::to_bytes))
+        };
+        tokio::time::timeout(limit, ask).await.unwrap_or(Err(Why::Silent))
+    }
+
+    fn get(&self, endpoint: &str, target: &str) -> request::Builder {
+        let request = Request::get(format!("{}://{endpoint}{target}", self.scheme));
+        match &self.authorization {
+            Some(authorization) => request.header(header::AUTHORIZATION, authorization),
+            None => request,
+        }
+    }
+
     /// Asks the owner, who may wait until `until` and then take as long as `patience` says.
     pub(crate) async fn hand_on(&self, owner: &str, target: &str, until: Instant, patience: Duration) -> Handed {
         let left = until.saturating_duration_since(Instant::now());
-        let mut request = Request::get(format!("{}://{owner}{target}", self.scheme)).header(FORWARDED, left.as_millis() as u64);
-        if let Some(authorization) = &self.authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
-        }
-        let request = match request.body(Empty::new()) {
+        let request = match self.get(owner, target).header(FORWARDED, left.as_millis() as u64).body(Empty::new()) {
             Ok(request) => request,
             Err(error) => return Handed::Unreachable(error.to_string()),
         };
@@ -84,4 +111,11 @@ impl Peers {
             }
         }
     }
+}
+
+/// Whether the other machine says that nobody listens there.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |cause| cause.source());
+    let mut errors = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors.any(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }

@@ -1,5 +1,6 @@
 //! The server: it listens, takes connections in, and ends with the application.
 
+use super::evictor;
 use super::finder::Finder;
 use super::gate::Limits;
 use super::node::{Node, Served};
@@ -17,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -84,6 +86,7 @@ impl Bound {
         components: BTreeMap<String, Served>,
         directory: Directory,
         metrics: Metrics,
+        stop: Arc<AtomicBool>,
     ) -> Result<Server, AppError> {
         let Bound { runtime, listener, tls, address, endpoint } = self;
         let node = Arc::new(Node {
@@ -94,10 +97,14 @@ impl Bound {
             peers: Peers::new(settings).map_err(AppError::Setup)?,
             components,
             metrics,
+            stop,
             settings: settings.clone(),
         });
         let buffer = usize::try_from(settings.query_max_request_bytes).unwrap_or(usize::MAX).saturating_add(LEAST_BUFFER);
         let places = Arc::new(Semaphore::new(settings.query_max_connections.min(Semaphore::MAX_PERMITS)));
+        if evictor::watches(&node, connection) {
+            runtime.spawn(evictor::watch(node.clone()));
+        }
         runtime.spawn(accept(listener, tls, routes::router(node), places, buffer));
         let scheme = if settings.query_tls_certificate.is_some() { "https" } else { "http" };
         tracing::info!(%address, endpoint, "queries are answered at {scheme}://{endpoint}");

@@ -53,6 +53,15 @@ pub enum BrokerKind {
     Embedded,
 }
 
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
 /// How many lanes a component runs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Threads {
@@ -111,6 +120,10 @@ impl Choice for HeaderStyle {
 
 impl Choice for TopicCreation {
     const ALL: &'static [(&'static str, Self)] = &[("auto", TopicCreation::Auto), ("check", TopicCreation::Check)];
+}
+
+impl Choice for Switch {
+    const ALL: &'static [(&'static str, Self)] = &[("on", Switch::On), ("off", Switch::Off)];
 }
 
 impl Choice for BrokerKind {

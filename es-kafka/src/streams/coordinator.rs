@@ -2,7 +2,7 @@
 
 use super::channel::Limit;
 use super::connection::{CallError, Connection};
-use super::heartbeat::{self, HeartbeatRequest, HeartbeatResponse};
+use super::heartbeat::{self, HeartbeatRequest, HeartbeatResponse, MemberInfo, Subtopology};
 use super::security::Security;
 use es_core::broker::{BrokerError, ErrorKind};
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -70,6 +70,26 @@ impl Coordinator {
                 .ok_or_else(|| CallError::NoAnswer(format!("{peer} answered to a heartbeat what cannot be read")))
         });
         self.keep(answer, |answer| answer.error)
+    }
+
+    /// Leaves the group in the name of a member, whoever that is. Returns the error code.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "evictions are the server's"))]
+    pub(crate) fn evict(&mut self, member: &str, limit: Limit) -> Result<i16, CallError> {
+        let member = MemberInfo {
+            group: self.group.clone(),
+            id: member.to_owned(),
+            process: String::new(),
+            rack: None,
+            rebalance_timeout: 0,
+            // Who leaves tells nothing of it.
+            topology: Subtopology { id: String::new(), source: String::new(), changelog: None },
+            endpoint: None,
+        };
+        let request = HeartbeatRequest { member: &member, epoch: es_core::membership::LEAVE, endpoint_epoch: 0, owned: None };
+        self.heartbeat(&request, limit).map(|answer| answer.error)
     }
 
     /// Commits offsets of one topic, as a member at this epoch. Returns the error code of the first partition that has one, else 0.

@@ -5,6 +5,7 @@
 #[path = "../kafka_app/bank.rs"]
 #[allow(dead_code, reason = "other programs use the rest")]
 mod bank;
+mod failover;
 #[path = "../kafka_app/process.rs"]
 #[allow(dead_code, reason = "as above")]
 mod process;
@@ -42,6 +43,15 @@ fn main() -> ExitCode {
         ("a_write_shows_whoever_is_asked_while_partitions_move_in_a_kip_848_group", |kafka| whoever_is_asked(kafka, "consumer")),
         ("a_write_shows_whoever_is_asked_while_partitions_move_in_a_streams_group", |kafka| whoever_is_asked(kafka, "streams")),
         ("a_standby_answers_for_a_process_that_is_gone", a_standby_answers_for_a_process_that_is_gone),
+        (
+            "a_killed_process_is_evicted_and_its_partitions_go_on_at_once",
+            failover::a_killed_process_is_evicted_and_its_partitions_go_on_at_once,
+        ),
+        (
+            "a_live_process_that_was_evicted_comes_back_and_loses_nothing",
+            failover::a_live_process_that_was_evicted_comes_back_and_loses_nothing,
+        ),
+        ("nobody_is_evicted_where_that_is_off", failover::nobody_is_evicted_where_that_is_off),
         ("a_history_is_that_of_the_log_over_kill_9_and_a_lost_disk", a_history_is_that_of_the_log_over_kill_9_and_a_lost_disk),
     ])
 }
