@@ -13,7 +13,7 @@ use crate::memory::Shares;
 use crate::metrics::Metrics;
 use crate::panics;
 #[cfg(feature = "http")]
-use crate::queries::{Bound, Historian, Served, ServedLane, Server};
+use crate::queries::{Bound, Historian, OfProcess, Served, ServedLane, Server};
 use crate::queries::{Counter, Sign, desk};
 use crate::settings::Settings;
 use crate::status::{ComponentStatus, LaneStatus};
@@ -169,15 +169,8 @@ impl Running {
                     Served { historian: Historian::new(settings, connection, topology), topology: topology.clone(), lanes },
                 )
             });
-            running.server = Some(bound.serve(
-                settings,
-                connection,
-                &instance,
-                served.collect(),
-                directory,
-                running.metrics.clone(),
-                running.stop.clone(),
-            )?);
+            let process = OfProcess { instance, directory, metrics: running.metrics.clone(), stop: running.stop.clone() };
+            running.server = Some(bound.serve(settings, connection, served.collect(), process)?);
         }
         folder.map_or(Ok(()), |folder| folder.ready())?;
         Ok(running)

@@ -47,5 +47,5 @@ pub(crate) use historian::Historian;
 #[cfg(feature = "http")]
 pub(crate) use node::{Served, ServedLane};
 #[cfg(feature = "http")]
-pub(crate) use server::{Bound, Server};
+pub(crate) use server::{Bound, OfProcess, Server};
 pub(crate) use sign::Sign;

@@ -53,6 +53,15 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
 }
 
+/// What the server tells of its process, and what it looks at.
+pub(crate) struct OfProcess {
+    pub(crate) instance: String,
+    pub(crate) directory: Directory,
+    pub(crate) metrics: Metrics,
+    /// Whether the process is to stop.
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
 impl Bound {
     /// Listens, where the settings say so.
     ///
@@ -82,15 +91,13 @@ impl Bound {
         self,
         settings: &Settings,
         connection: &Connection,
-        instance: &str,
         components: BTreeMap<String, Served>,
-        directory: Directory,
-        metrics: Metrics,
-        stop: Arc<AtomicBool>,
+        process: OfProcess,
     ) -> Result<Server, AppError> {
         let Bound { runtime, listener, tls, address, endpoint } = self;
+        let OfProcess { instance, directory, metrics, stop } = process;
         let node = Arc::new(Node {
-            instance: instance.to_owned(),
+            instance,
             endpoint: endpoint.clone(),
             limits: Limits::new(settings),
             finder: Finder::new(settings, connection, components.keys(), directory)?,

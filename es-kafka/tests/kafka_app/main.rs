@@ -151,7 +151,7 @@ fn at_least_once_loses_nothing_over_kill_9(kafka: &Server, protocol: &'static st
 
 /// A process is stopped in the midst of its work, for longer than its session; another takes its tasks over; then it goes on where it was.
 fn a_stopped_member_commits_nothing_when_it_wakes(kafka: &Server) {
-    let set = [("ES_GROUP_PROTOCOL", "streams"), ("ES_SESSION_TIMEOUT", "2s"), ("ES_TRANSACTION_TIMEOUT", "60s")];
+    let set = [("ES_THREADS", "1"), ("ES_GROUP_PROTOCOL", "streams"), ("ES_SESSION_TIMEOUT", "2s"), ("ES_TRANSACTION_TIMEOUT", "60s")];
     let app = Process::with(kafka, &set);
     let zombie = app.start();
     app.wait_for_topics();
@@ -195,7 +195,7 @@ const STREAMS_GROUPS: &str = "org.apache.kafka.tools.streams.StreamsGroupCommand
 
 /// It has the same name after its restart, so that nobody waits for the end of its former session.
 fn a_killed_member_has_its_tasks_at_once(kafka: &Server) {
-    let app = Process::with(kafka, &[("ES_GROUP_PROTOCOL", "streams"), ("ES_SESSION_TIMEOUT", "45s")]);
+    let app = Process::with(kafka, &[("ES_THREADS", "1"), ("ES_GROUP_PROTOCOL", "streams"), ("ES_SESSION_TIMEOUT", "45s")]);
     let running = app.start();
     app.wait_for_topics();
     kafka.produce(&app.topic("commands"), [NewRecord::new("a", bank::move_by(5, 0))]);
