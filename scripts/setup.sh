@@ -2,6 +2,10 @@
 # Sourced by ./demo, ./test and .ci/run: checks for what the build and the tests need, and installs what is missing where it may.
 # Silent when all is there. Expects the top folder of the repository as the working directory.
 
+# The features that are not default ones: what is checked and tested has them all.
+# shellcheck disable=SC2034
+all_features=es-kafka/http,es-kafka/otel,es-testkit/kafka-server,es-testkit/simulate,es-testkit/disk-faults
+
 # setup build  – Rust, a C++ compiler, make, pkg-config, the headers of OpenSSL and zlib.
 # setup tests  – all that, and a JDK and Maven for the real Kafka.
 setup() {

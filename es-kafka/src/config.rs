@@ -48,7 +48,7 @@ pub struct KafkaConfig {
     pub changelog_settings: Vec<(String, String)>,
     /// Where the endpoints of a streams group are noted.
     pub(crate) directory: Directory,
-    /// Set with each heartbeat of a streams group that is answered.
+    /// Set by each heartbeat that a streams group answers.
     pub(crate) sign: Sign,
     /// The lane's id for its transactions; no other living lane may have it.
     pub transactional_id: String,

@@ -50,7 +50,15 @@ impl Drop for Life {
 const FIRST: &str = "embedded";
 
 /// Which partitions each lane at an endpoint has, by group, and endpoint and number.
-type Owners = Arc<Mutex<BTreeMap<String, BTreeMap<(String, usize), Vec<i32>>>>>;
+type Owners = Arc<Mutex<BTreeMap<String, BTreeMap<(String, usize), Has>>>>;
+
+/// What a lane has: the partitions that it serves, and those that it keeps a copy of.
+#[derive(Debug, Default)]
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only the server looks for owners"))]
+struct Has {
+    active: Vec<i32>,
+    standby: Vec<i32>,
+}
 
 impl Default for Embedded {
     fn default() -> Self {
@@ -115,20 +123,23 @@ impl Embedded {
 
     /// Notes which partitions a lane of the process at this endpoint has, for [`owners`](Embedded::owners).
     pub(crate) fn tell_owner(&self, group: &str, endpoint: &str, status: &crate::LaneStatus) {
-        let has = status.each_task.iter().filter(|_| !status.ended).map(|task| task.partition).collect();
+        let active = status.each_task.iter().filter(|_| !status.ended).map(|task| task.partition).collect();
+        let has = Has { active, standby: status.standbys.keys().copied().collect() };
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         owners.entry(group.to_owned()).or_default().insert((endpoint.to_owned(), status.lane), has);
     }
 
-    /// Which partitions of a group each endpoint has.
+    /// What each lane of a group has, by its endpoint.
     #[cfg(feature = "http")]
-    pub(crate) fn owners(&self, group: &str) -> BTreeMap<String, Vec<i32>> {
+    pub(crate) fn owners(&self, group: &str) -> Vec<crate::directory::Owner> {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: BTreeMap<String, Vec<i32>> = BTreeMap::new();
-        for ((endpoint, _), has) in owners.get(group).into_iter().flatten() {
-            all.entry(endpoint.clone()).or_default().extend(has);
-        }
-        all
+        let lanes = owners.get(group).into_iter().flatten();
+        let owner = |((endpoint, _), has): (&(String, usize), &Has)| crate::directory::Owner {
+            endpoint: endpoint.clone(),
+            active: has.active.clone(),
+            standby: has.standby.clone(),
+        };
+        lanes.map(owner).collect()
     }
 
     /// The broker port of a lane, or of a reader beside it.

@@ -8,7 +8,7 @@ use crate::memory::Shares;
 use crate::metrics::LaneDetails;
 use crate::queries::{Desk, Sign};
 use crate::settings::Settings;
-use crate::status::{LaneStatus, TaskStatus};
+use crate::status::LaneStatus;
 use es_core::broker::Broker;
 use es_core::clock::Clock;
 use es_core::runner::{Phase, Runner, Stats};
@@ -86,7 +86,7 @@ pub(crate) fn run<L: Logic>(logic: L, mut lane: Lane) -> Result<Stats, AppError>
                 |_| None,
                 |status| {
                     embedded.tick();
-                    lane.sign.seen();
+                    lane.sign.seen(Instant::now());
                     if let (Some(endpoint), Some(status)) = (&lane.endpoint, status) {
                         embedded.tell_owner(&lane.topology.group(), endpoint, status);
                     }
@@ -126,6 +126,7 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
             let mut status = lane.status.lock().unwrap_or_else(PoisonError::into_inner);
             report(&runner, &mut status);
             status.details = LaneDetails::of(&runner, lane.shares.entries);
+            status.each_task = status.details.tasks.iter().filter(|task| !task.standby).cloned().collect();
             status.member_id = member_id;
             tick(Some(&status));
             drop(status);
@@ -153,11 +154,9 @@ fn drive<L: Logic, B: Broker, S: StateStore>(
 fn report<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S, C>, status: &mut LaneStatus) {
     let mut restoring: Option<(u64, u64)> = None;
     let (mut tasks, mut running) = (0, 0);
-    status.each_task.clear();
     for task in runner.tasks().filter(|task| !task.is_standby()) {
         tasks += 1;
         running += usize::from(task.state() == TaskState::Running);
-        status.each_task.push(TaskStatus { partition: task.partition(), state: task.state(), position: task.committed().input });
         if let Some((done, all)) = task.restore_progress() {
             let sum = restoring.get_or_insert((0, 0));
             sum.0 += done.max(0) as u64;

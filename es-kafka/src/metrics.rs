@@ -17,7 +17,7 @@ mod details;
 mod families;
 mod process;
 
-pub use details::{LaneDetails, TaskStatus};
+pub use details::LaneDetails;
 
 use crate::settings::Settings;
 use crate::status::LaneStatus;

@@ -56,7 +56,7 @@ pub struct Reading {
     pub min_position: Option<Written>,
     /// How long the owner may wait for that, or for a restore.
     pub wait: Duration,
-    /// Whether an answer is taken from a process that may not be the owner any more.
+    /// Whether an answer is taken from a process that may not be the owner any more, or, without a `min_position`, from one that keeps a standby.
     pub stale: bool,
 }
 
@@ -69,6 +69,11 @@ impl Reading {
     /// What is committed once this command has been processed; it is waited for up to 5 seconds.
     pub fn of(written: Written) -> Self {
         Reading { min_position: Some(written), wait: Duration::from_secs(5), stale: false }
+    }
+
+    /// What is committed now, or was some time ago: of the owner, or of a process with a standby, whose answer tells its [`lag_records`](State::lag_records).
+    pub fn stale() -> Self {
+        Reading { stale: true, ..Self::newest() }
     }
 
     /// The same with another time to wait.
@@ -86,6 +91,9 @@ pub struct State<A> {
     pub sequence: u64,
     /// The state.
     pub state: A,
+    /// Where a standby has answered: the records of the log that it had not folded when it last heard of the log's end. `None`: the owner has.
+    #[serde(default)]
+    pub lag_records: Option<u64>,
 }
 
 /// Which states a page is to have.
@@ -172,7 +180,9 @@ impl QueryClient {
     /// # Errors
     /// When there is no answer; each says what to do.
     pub async fn state<A: Aggregate>(&self, id: &str, reading: Reading) -> Result<Option<State<A>>, QueryError> {
-        let mut target = format!("/v1/{}/state/{}?redirect=true&wait={}", A::NAME, encoded(id), millis(reading.wait));
+        // Whoever is asked for what may be old finds a standby where the owner does not answer, as the client itself cannot.
+        let redirect = !reading.stale;
+        let mut target = format!("/v1/{}/state/{}?redirect={redirect}&wait={}", A::NAME, encoded(id), millis(reading.wait));
         if let Some(written) = reading.min_position {
             target.push_str(&format!("&min_position={written}"));
         }
@@ -242,8 +252,11 @@ impl QueryClient {
     async fn ask(&self, component: &str, partition: Option<usize>, target: &str, wait: Duration) -> Result<Vec<u8>, QueryError> {
         let until = Instant::now() + wait + PATIENCE;
         let mut pause = PAUSE;
+        // Whoever has not answered, where another one may answer in his place.
+        let mut avoided: Option<String> = None;
+        let in_place = target.contains("redirect=false");
         loop {
-            let endpoint = self.endpoint(component, partition);
+            let endpoint = self.endpoint(component, partition, avoided.as_deref());
             let left = until.saturating_duration_since(Instant::now());
             let why = match tokio::time::timeout(left, self.get(&endpoint, target)).await {
                 Ok(Ok((StatusCode::OK, body))) => return Ok(body),
@@ -265,6 +278,7 @@ impl QueryClient {
                     if let Some(partition) = partition {
                         self.moved(component, partition, None);
                     }
+                    avoided = in_place.then_some(endpoint);
                     why
                 }
                 Err(_) => "it took too long".to_owned(),
@@ -279,13 +293,15 @@ impl QueryClient {
         }
     }
 
-    /// Whom to ask: the owner where it is known, else one after the other.
-    fn endpoint(&self, component: &str, partition: Option<usize>) -> String {
+    /// Whom to ask: the owner where it is known, else one after the other; another one than `avoided`, where there is one.
+    fn endpoint(&self, component: &str, partition: Option<usize>, avoided: Option<&str>) -> String {
         let mut known = self.known();
         let owner = partition.and_then(|partition| known.components.get(component)?.get(partition)?.clone());
-        owner.unwrap_or_else(|| {
+        owner.filter(|owner| Some(owner.as_str()) != avoided).unwrap_or_else(|| {
             known.turn += 1;
-            known.endpoints[known.turn % known.endpoints.len()].clone()
+            let next = known.turn % known.endpoints.len();
+            let in_turn = known.endpoints[next..].iter().chain(&known.endpoints[..next]);
+            in_turn.clone().find(|endpoint| Some(endpoint.as_str()) != avoided).unwrap_or(&known.endpoints[next]).clone()
         })
     }
 
@@ -306,7 +322,7 @@ impl QueryClient {
             component: String,
             owners: Vec<Option<String>>,
         }
-        let endpoint = self.endpoint("", None);
+        let endpoint = self.endpoint("", None, None);
         let (status, body) = tokio::time::timeout(Duration::from_secs(2), self.get(&endpoint, "/v1/components"))
             .await
             .unwrap_or_else(|_| Err(format!("{endpoint} took too long")))?;

@@ -13,7 +13,7 @@ use crate::memory::Shares;
 use crate::metrics::Metrics;
 use crate::panics;
 #[cfg(feature = "http")]
-use crate::queries::{Bound, Historian, Served, Server};
+use crate::queries::{Bound, Historian, Served, ServedLane, Server};
 use crate::queries::{Counter, Sign, desk};
 use crate::settings::Settings;
 use crate::status::{ComponentStatus, LaneStatus};
@@ -101,7 +101,7 @@ impl Running {
         let endpoint = None;
         // What each lane answers is asked for only where somebody listens.
         let directory = Directory::default();
-        let mut counters: BTreeMap<String, (Sign, Vec<Counter>)> = BTreeMap::new();
+        let mut counters: BTreeMap<String, Vec<(Counter, Sign)>> = BTreeMap::new();
         let mut running = Running {
             #[cfg(feature = "http")]
             server: None,
@@ -127,15 +127,15 @@ impl Running {
             let shares = Shares::of(settings.memory_limit, counts.iter().sum());
             for ((part, count), statuses) in parts.iter().zip(&counts).zip(&statuses) {
                 let working = Arc::new(AtomicUsize::new(*count));
-                let (sign, counters) = counters.entry(part.topology.component.clone()).or_default();
-                let mut desk = || {
+                let counters = counters.entry(part.topology.component.clone()).or_default();
+                let mut desk = |sign: &Sign| {
                     endpoint.is_some().then(|| {
                         let (counter, desk) = desk();
-                        counters.push(counter);
+                        counters.push((counter, sign.clone()));
                         desk
                     })
                 };
-                let mut lane = |number: usize| Lane {
+                let mut lane = |number: usize, sign: Sign| Lane {
                     topology: part.topology.clone(),
                     settings: settings.clone(),
                     shares,
@@ -147,11 +147,11 @@ impl Running {
                     status: statuses[number].clone(),
                     endpoint: endpoint.clone(),
                     directory: directory.clone(),
-                    sign: sign.clone(),
-                    desk: desk(),
+                    desk: desk(&sign),
+                    sign,
                 };
                 let mut handles = Handles { component: part.topology.component.clone(), lanes: Vec::new() };
-                for lane in (0..*count).map(&mut lane) {
+                for lane in (0..*count).map(|number| lane(number, Sign::default())) {
                     handles.lanes.push(spawn(part, lane, working.clone(), running.broken.clone())?);
                 }
                 running.components.push(handles);
@@ -161,14 +161,23 @@ impl Running {
         #[cfg(feature = "http")]
         if let Some(bound) = bound {
             let served = parts.iter().zip(&running.components).map(|(Part { topology, .. }, handles)| {
-                let (sign, counters) = counters.remove(&topology.component).unwrap_or_default();
-                let lanes = counters.into_iter().zip(handles.lanes.iter().map(|lane| lane.status.clone())).collect();
+                let counters = counters.remove(&topology.component).unwrap_or_default();
+                let lanes = counters.into_iter().zip(&handles.lanes);
+                let lanes = lanes.map(|((counter, sign), lane)| ServedLane { counter, sign, status: lane.status.clone() }).collect();
                 (
                     topology.component.clone(),
-                    Served { historian: Historian::new(settings, connection, topology), topology: topology.clone(), lanes, sign },
+                    Served { historian: Historian::new(settings, connection, topology), topology: topology.clone(), lanes },
                 )
             });
-            running.server = Some(bound.serve(settings, connection, &instance, served.collect(), directory, running.stop.clone())?);
+            running.server = Some(bound.serve(
+                settings,
+                connection,
+                &instance,
+                served.collect(),
+                directory,
+                running.stop.clone(),
+                running.metrics.clone(),
+            )?);
         }
         folder.map_or(Ok(()), |folder| folder.ready())?;
         Ok(running)

@@ -61,7 +61,7 @@ pub struct LaneStatus {
     pub transactional_id: String,
     /// Its name in its group, once it is known.
     pub member_id: Option<String>,
-    /// Its partitions, one by one.
+    /// Its partitions, one by one; standbys are in [`LaneDetails::tasks`].
     pub each_task: Vec<TaskStatus>,
 }
 
@@ -73,8 +73,14 @@ pub struct TaskStatus {
     pub partition: i32,
     /// What it is doing.
     pub state: TaskState,
+    /// Whether it follows another process's task, as a copy.
+    pub standby: bool,
     /// The next input that its committed state does not reflect.
     pub position: i64,
+    /// Inputs in its log that are not processed and committed; `None` while it does not process.
+    pub lag: Option<u64>,
+    /// Records that were read for its restore, and how many there are.
+    pub restoring: Option<(u64, u64)>,
 }
 
 impl ComponentStatus {

@@ -194,6 +194,7 @@ impl StreamsMembership {
             endpoint_epoch: if heartbeat.epoch == JOIN { 0 } else { self.endpoint_epoch },
             owned: heartbeat.owned.as_ref(),
         };
+        let sent = Instant::now();
         let answer = self.coordinator.heartbeat(&request, limit.clone());
         let now = self.now();
         match answer.map_err(|error| failure_of_call(&error)).and_then(|answer| self.check(&heartbeat, answer)) {
@@ -202,9 +203,9 @@ impl StreamsMembership {
                     tracing::info!(group = self.config.group_id, "the coordinator answers");
                 }
                 tracing::trace!(group = self.config.group_id, ?heartbeat, ?answer, "heartbeat");
-                self.config.sign.seen();
                 self.member.handle_answer(answer, now);
                 self.presence.set_member(&self.info.id);
+                self.config.sign.seen(sent);
             }
             Err(failure) => {
                 let (Failure::NotNow(text)

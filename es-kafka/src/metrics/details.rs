@@ -1,10 +1,11 @@
 //! What a lane tells of itself beside its counters: where it is with its group, and how each of its tasks stands.
 
+use crate::status::TaskStatus;
 use es_core::broker::Broker;
 use es_core::clock::Clock;
 use es_core::runner::{Phase, Runner};
 use es_core::state_store::StateStore;
-use es_core::task::{Logic, TaskState};
+use es_core::task::Logic;
 
 /// How a lane stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,30 +15,14 @@ pub struct LaneDetails {
     pub phase: Phase,
     /// Whether its group counts it among its members, where that is known.
     pub member: Option<bool>,
-    /// Its tasks, in the order of their partitions.
+    /// Its tasks in the order of their partitions, standbys included.
     pub tasks: Vec<TaskStatus>,
-    /// Replicas of other lanes' tasks that it keeps: partition, and how many records behind each is.
-    pub standbys: Vec<(i32, u64)>,
     /// What decoded entries take, and may take, in bytes.
     pub cache_bytes: u64,
     /// See [`cache_bytes`](LaneDetails::cache_bytes).
     pub cache_limit_bytes: u64,
     /// Entries with committed changes that are not in the store yet.
     pub unwritten_entries: u64,
-}
-
-/// How a task stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TaskStatus {
-    /// Its partition.
-    pub partition: i32,
-    /// What it is doing.
-    pub state: TaskState,
-    /// Inputs in its log that are not processed and committed; `None` while it does not process.
-    pub lag: Option<u64>,
-    /// Records that were read for its restore, and how many there are.
-    pub restoring: Option<(u64, u64)>,
 }
 
 impl LaneDetails {
@@ -55,6 +40,8 @@ impl LaneDetails {
             details.tasks.push(TaskStatus {
                 partition: task.partition(),
                 state: task.state(),
+                standby: task.is_standby(),
+                position: task.committed().input,
                 lag: runner.lag(task),
                 restoring: task.restore_progress().map(|(done, all)| (done.max(0) as u64, all.max(0) as u64)),
             });

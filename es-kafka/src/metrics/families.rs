@@ -1,7 +1,7 @@
 //! The metrics, one by one: name, meaning, unit, and where each value comes from.
 
-use super::{Family, Kind, Measure, Sample, Snapshot, TaskStatus, Value};
-use crate::status::LaneStatus;
+use super::{Family, Kind, Measure, Sample, Snapshot, Value};
+use crate::status::{LaneStatus, TaskStatus};
 use es_core::dead_letter::Cause;
 use es_core::runner::{Phase, Stats};
 use es_core::stats::{AbortCause, BATCH_INPUTS, Histogram, MICROSECONDS};
@@ -190,7 +190,10 @@ impl Lanes<'_> {
     }
 
     fn standbys(&self) -> Vec<Sample> {
-        self.samples(|lane| lane.details.standbys.iter().map(|(task, lag)| (partition(*task), Value::Number(*lag))).collect::<Vec<_>>())
+        self.samples(|lane| {
+            let known = lane.standbys.iter().filter_map(|(task, lag)| Some((partition(*task), Value::Number((*lag)?))));
+            known.collect::<Vec<_>>()
+        })
     }
 
     fn samples<I: IntoIterator<Item = (Option<(&'static str, String)>, Value)>>(&self, values: impl Fn(&LaneStatus) -> I) -> Vec<Sample> {

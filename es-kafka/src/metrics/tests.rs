@@ -1,5 +1,6 @@
 use super::*;
 use crate::settings::{BrokerKind, Threads};
+use crate::status::TaskStatus;
 use crate::testing::Account;
 use crate::{App, Settings};
 use es_core::runner::Phase;
@@ -22,8 +23,8 @@ fn lane() -> LaneStatus {
     lane.stats.commit_time.record(&MICROSECONDS, 11_000_000);
     lane.details.member = Some(true);
     lane.details.phase = Phase::Running;
-    lane.details.standbys = vec![(3, 12)];
-    let task = |partition, state, lag, restoring| TaskStatus { partition, state, lag, restoring };
+    lane.standbys = [(3, Some(12)), (4, None)].into();
+    let task = |partition, state, lag, restoring| TaskStatus { partition, state, standby: false, position: 0, lag, restoring };
     lane.details.tasks = vec![task(0, TaskState::Running, Some(9), None), task(1, TaskState::Restoring, None, Some((10, 40)))];
     lane
 }

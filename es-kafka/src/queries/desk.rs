@@ -4,7 +4,7 @@
 
 use es_core::broker::Broker;
 use es_core::clock::Clock;
-use es_core::runner::Runner;
+use es_core::runner::{Runner, RunnerError};
 use es_core::state_store::StateStore;
 use es_core::task::Logic;
 use es_core::task::query::{Committed, Scan, Scanned, Unanswered};
@@ -59,6 +59,8 @@ pub(crate) struct Question {
     pub(crate) ask: Ask,
     /// The state must reflect the input at this offset.
     pub(crate) reflects: Option<i64>,
+    /// A standby may answer too, where it is asked for one state as it is.
+    pub(crate) stale: bool,
     /// Until then it may wait for that, and for a restore.
     pub(crate) until: Instant,
     /// Called once, on the lane's thread.
@@ -73,6 +75,12 @@ pub(crate) enum Answer {
     /// There is none.
     Absent {
         position: i64,
+    },
+    /// As [`Answer::Found`], of a standby, with its lag in the place of the position.
+    FoundInStandby(Vec<u8>),
+    /// A standby has none, and had not folded so many records.
+    AbsentInStandby {
+        lag: u64,
     },
     /// Items of a page, JSON with commas between; and, where there may be more, the id of the last that was looked at.
     Page {
@@ -202,6 +210,10 @@ impl Desk {
     fn take<L: Logic, B: Broker, S: StateStore, C: Clock>(&mut self, runner: &mut Runner<L, B, S, C>, question: Question) {
         match wants(runner, &question) {
             None => self.answer(runner, question),
+            Some(Answer::NotHere) => {
+                let answer = of_standby(runner, &question).unwrap_or(Answer::NotHere);
+                (question.answer)(answer);
+            }
             Some(Answer::Behind { .. } | Answer::NotReady { .. }) if self.waiting.len() < WAITING && Instant::now() < question.until => {
                 self.waiting.push(question);
             }
@@ -217,7 +229,7 @@ impl Desk {
                 .get(partition, id, |found| match found {
                     None => Answer::Absent { position: position.input },
                     Some(Committed { sequence, state }) => {
-                        let shown = Shown { id, partition, position: position.input, sequence, state };
+                        let shown = Shown { id, partition, position: Some(position.input), lag_records: None, sequence, state };
                         serde_json::to_vec(&shown).map_or_else(|e| not_json(id, &e), Answer::Found)
                     }
                 })
@@ -307,6 +319,25 @@ fn wants<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S, 
     }
 }
 
+/// What a standby answers, if one is kept here that follows, and the question may go to it.
+fn of_standby<L: Logic, B: Broker, S: StateStore, C: Clock>(runner: &Runner<L, B, S, C>, question: &Question) -> Option<Answer> {
+    let (Question { partition, stale: true, reflects: None, .. }, Ask::Get { id }) = (question, &question.ask) else { return None };
+    // One that does not know how far it is behind has nothing to tell yet.
+    let lag = runner.standbys().find(|(task, _)| task == partition)?.1?;
+    let entry = match runner.standby_entry(id) {
+        Ok((entry, _)) => entry,
+        Err(RunnerError::NotHere { .. }) => return None,
+        Err(error) => return Some(Answer::Failed(error.to_string())),
+    };
+    Some(match entry.as_ref().filter(|entry| entry.present).map(|entry| (entry.sequence, &entry.state)) {
+        None => Answer::AbsentInStandby { lag },
+        Some((sequence, state)) => {
+            let shown = Shown { id, partition: *partition, position: None, lag_records: Some(lag), sequence, state };
+            serde_json::to_vec(&shown).map_or_else(|e| not_json(id, &e), Answer::FoundInStandby)
+        }
+    })
+}
+
 fn unanswered(error: Unanswered) -> Answer {
     match error {
         Unanswered::NotHere { .. } => Answer::NotHere,
@@ -324,7 +355,12 @@ fn not_json(id: &str, error: &serde_json::Error) -> Answer {
 struct Shown<'a, S> {
     id: &'a str,
     partition: i32,
-    position: i64,
+    /// Of the owner's answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<i64>,
+    /// Of a standby's: the records of the log that it has not folded yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag_records: Option<u64>,
     sequence: u64,
     state: &'a S,
 }

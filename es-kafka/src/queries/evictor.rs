@@ -16,8 +16,8 @@ use es_core::runner::Guarantee;
 use es_core::topology::Topology;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -85,7 +85,7 @@ pub(super) async fn watch(node: Arc<Node>) {
         watch.list(&others(&node), begun.elapsed());
         if watch.expects_news(NEWS, begun.elapsed()) {
             // What the dead one had may come to any member, and the coordinator tells by heartbeats only.
-            node.components.values().for_each(|served| served.sign.expect_news(HASTE));
+            node.components.values().flat_map(|served| &served.lanes).for_each(|lane| lane.sign.expect_news(HASTE));
         }
         while let Some(step) = watch.poll(begun.elapsed(), is_heard(&node)) {
             match step {
@@ -116,7 +116,13 @@ fn others(node: &Node) -> BTreeSet<String> {
 /// Whether all groups have just answered to a heartbeat of this process.
 fn is_heard(node: &Node) -> bool {
     let just = node.settings.heartbeat_interval + LATE;
-    node.components.values().all(|served| served.sign.age().is_some_and(|age| age < just))
+    node.components.values().all(|served| {
+        served
+            .lanes
+            .iter()
+            .filter(|lane| !lane.status.lock().unwrap_or_else(PoisonError::into_inner).ended)
+            .all(|lane| lane.sign.age().is_some_and(|age| age < just))
+    })
 }
 
 async fn look(node: &Node, endpoint: &str) -> Look {

@@ -96,10 +96,7 @@ impl Finder {
             }
             Source::Told => Ok(Vec::new()),
             #[cfg(feature = "embedded")]
-            Source::Embedded(embedded) => {
-                let owners = embedded.owners(&topology.group()).into_iter();
-                Ok(owners.map(|(endpoint, active)| Owner { endpoint, active, standby: Vec::new() }).collect())
-            }
+            Source::Embedded(embedded) => Ok(embedded.owners(&topology.group())),
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) async fn ready(State(node): State<Arc<Node>>) -> Response<Body> {
 pub(super) async fn all(State(node): State<Arc<Node>>) -> Response<Body> {
     let components = node.components.iter().map(|(name, served)| {
         let lanes: Vec<Value> = served.status().map(|lane| show(&lane)).collect();
-        let age = served.sign.age().map(|age| age.as_millis() as u64);
+        let age = served.sign_age().map(|age| age.as_millis() as u64);
         object!({ "component": name, "group": served.topology.group(), "group_sign_age_ms": age, "lanes": lanes })
     });
     let body = object!({

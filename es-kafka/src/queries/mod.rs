@@ -45,7 +45,7 @@ pub(crate) use desk::{Counter, Desk, desk};
 #[cfg(feature = "http")]
 pub(crate) use historian::Historian;
 #[cfg(feature = "http")]
-pub(crate) use node::Served;
+pub(crate) use node::{Served, ServedLane};
 #[cfg(feature = "http")]
 pub(crate) use server::{Bound, Server};
 pub(crate) use sign::Sign;

@@ -7,6 +7,7 @@ use super::historian::Historian;
 use super::peers::{Handed, Peers};
 use super::problem::{Problem, json};
 use super::sign::Sign;
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::status::LaneStatus;
 use axum::body::Body;
@@ -36,16 +37,23 @@ pub(crate) struct Node {
     pub(crate) limits: Limits,
     pub(crate) finder: Finder,
     pub(crate) peers: Peers,
+    pub(crate) metrics: Metrics,
 }
 
 /// A component that this process runs.
 pub(crate) struct Served {
     pub(crate) topology: Topology,
-    pub(crate) lanes: Vec<(Counter, Arc<Mutex<LaneStatus>>)>,
-    /// When its group last gave a sign.
-    pub(crate) sign: Sign,
+    pub(crate) lanes: Vec<ServedLane>,
     /// Reads events by their places.
     pub(crate) historian: Historian,
+}
+
+/// A lane of a component: a member of its group.
+pub(crate) struct ServedLane {
+    pub(crate) counter: Counter,
+    pub(crate) status: Arc<Mutex<LaneStatus>>,
+    /// When the group last gave a sign that it is a member.
+    pub(crate) sign: Sign,
 }
 
 /// How a question was asked.
@@ -77,7 +85,12 @@ pub(crate) enum Reached {
 
 impl Served {
     pub(crate) fn status(&self) -> impl Iterator<Item = LaneStatus> {
-        self.lanes.iter().map(|(_, status)| status.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        self.lanes.iter().map(|lane| lane.status.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// How long ago the last sign of the group was, of the lane that has waited the longest; `None` where there are none.
+    pub(crate) fn sign_age(&self) -> Option<Duration> {
+        self.lanes.iter().filter_map(|lane| lane.sign.age()).max()
     }
 
     /// The number of its partitions.
@@ -85,31 +98,30 @@ impl Served {
     /// # Errors
     /// While it is not known yet.
     pub(crate) fn partitions(&self) -> Result<i32, Problem> {
-        let known = self.lanes.iter().map(|(_, status)| status.lock().unwrap_or_else(PoisonError::into_inner).partitions).max();
+        let known = self.lanes.iter().map(|lane| lane.status.lock().unwrap_or_else(PoisonError::into_inner).partitions).max();
         let starting = || Problem::unavailable("starting", "the component has not seen its topics yet: ask again");
         known.filter(|count| *count > 0).ok_or_else(starting)
     }
 
-    /// Asks the lane that has the partition.
-    async fn ask(&self, partition: i32, ask: &Ask, asked: &Asked<'_>) -> Answer {
-        let Asked { reflects, until, patience, .. } = *asked;
-        let mut answer = Answer::NotHere;
-        for (counter, _) in &self.lanes {
+    /// Asks the lane that has the partition. Also returns the age of the last sign that this lane is a member.
+    async fn ask(&self, partition: i32, ask: &Ask, asked: &Asked<'_>) -> (Answer, Option<Duration>) {
+        let Asked { reflects, until, patience, stale, .. } = *asked;
+        for ServedLane { counter, sign, .. } in &self.lanes {
             let (done, answered) = oneshot::channel();
             // Nobody listens any more when the client has gone.
             let tell = Box::new(move |answer| _ = done.send(answer));
-            counter.ask(Question { partition, ask: ask.clone(), reflects, until, answer: tell });
-            answer = match tokio::time::timeout_at((until + patience).into(), answered).await {
+            counter.ask(Question { partition, ask: ask.clone(), reflects, stale, until, answer: tell });
+            let answer = match tokio::time::timeout_at((until + patience).into(), answered).await {
                 Ok(Ok(answer)) => answer,
                 // The lane has ended.
                 Ok(Err(_)) => Answer::NotHere,
                 Err(_) => Answer::Busy,
             };
             if answer != Answer::NotHere {
-                break;
+                return (answer, sign.age());
             }
         }
-        answer
+        (Answer::NotHere, None)
     }
 }
 
@@ -135,7 +147,7 @@ impl Node {
     /// `Ok(None)`: the partition is not here. An error is for the client.
     pub(crate) async fn ask_here(&self, asked: &Asked<'_>, partition: i32, ask: &Ask) -> Result<Option<Answer>, Problem> {
         let served = self.component(asked.component)?;
-        let answer = served.ask(partition, ask, asked).await;
+        let (answer, age) = served.ask(partition, ask, asked).await;
         let here = |problem: Problem| Problem { partition: Some(partition), ..problem };
         match answer {
             Answer::NotHere => Ok(None),
@@ -153,7 +165,7 @@ impl Node {
                 Err(here(Problem { position: Some(position), ..Problem::unavailable("not_caught_up", message) }))
             }
             answer => {
-                let age = served.sign.age().filter(|age| *age > self.settings.query_max_age && !asked.stale);
+                let age = age.filter(|age| *age > self.settings.query_max_age && !asked.stale);
                 match age {
                     None => Ok(Some(answer)),
                     Some(age) => {
@@ -161,7 +173,10 @@ impl Node {
                             "this process has had no sign of its group for {} ms, and may not be the owner of partition {partition} any more: ask again, or with stale=true",
                             age.as_millis()
                         );
-                        Err(here(Problem { age_ms: Some(age.as_millis() as u64), ..Problem::unavailable("stale", message) }))
+                        Err(here(Problem {
+                            age_ms: Some(u32::try_from(age.as_millis()).unwrap_or(u32::MAX)),
+                            ..Problem::unavailable("stale", message)
+                        }))
                     }
                 }
             }
@@ -200,17 +215,23 @@ impl Node {
             self.finder.look(&served.topology).await;
             owner = other(self.finder.directory.owner(asked.component, partition));
         }
-        if owner.is_none() && asked.stale {
-            owner = self.finder.directory.standbys(asked.component, partition).into_iter().find(|endpoint| *endpoint != self.endpoint);
-        }
         let is_over = tries > 0 && Instant::now() >= asked.until;
         let Some(owner) = owner else {
-            return if is_over { Err(Problem::moved(partition, None)) } else { Ok(None) };
+            return match self.ask_standbys(asked, partition, None).await {
+                None if is_over => Err(Problem::moved(partition, None)),
+                answered => Ok(answered),
+            };
         };
         if asked.redirect {
             return Ok(Some(self.peers.redirect(&owner, &asked.target)));
         }
-        match self.peers.hand_on(&owner, &asked.target, asked.until, asked.patience).await {
+        let handed = self.peers.hand_on(&owner, &asked.target, asked.until, asked.patience).await;
+        if let Handed::Unreachable(_) = &handed
+            && let Some(response) = self.ask_standbys(asked, partition, Some(&owner)).await
+        {
+            return Ok(Some(response));
+        }
+        match handed {
             Handed::Answered(response) => Ok(Some(response)),
             // It was there a moment ago.
             Handed::Moved | Handed::Unreachable(_) if !is_over => Ok(None),
@@ -223,14 +244,43 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Hands a question on whose client takes what may be old, as the owner does not answer: to those who are known to have a standby, and then to all others
+    /// of whom something is known, since a classic or KIP-848 group does not tell who has one.
+    async fn ask_standbys(&self, asked: &Asked<'_>, partition: i32, owner: Option<&str>) -> Option<Response<Body>> {
+        if !asked.stale || asked.reflects.is_some() {
+            return None;
+        }
+        let mut others = self.finder.directory.standbys(asked.component, partition);
+        for endpoint in self.finder.directory.endpoints(asked.component) {
+            if !others.contains(&endpoint) {
+                others.push(endpoint);
+            }
+        }
+        for other in others.iter().filter(|other| **other != self.endpoint && Some(other.as_str()) != owner) {
+            match self.peers.hand_on(other, &asked.target, Instant::now(), asked.patience).await {
+                Handed::Answered(response) if response.status().is_server_error() => {}
+                Handed::Answered(response) => return Some(response),
+                Handed::Moved | Handed::Unreachable(_) => {}
+            }
+        }
+        None
+    }
+}
+
 /// The answer of a lane about one state or position, for the client.
 pub(crate) fn show_one(answer: Answer, id: &str, partition: i32) -> Response<Body> {
     match answer {
-        Answer::Found(body) => json(StatusCode::OK, body),
+        Answer::Found(body) | Answer::FoundInStandby(body) => json(StatusCode::OK, body),
         Answer::Absent { position } => {
             let message = format!("`{}` has no state", id.escape_debug());
             let problem = Problem::new(StatusCode::NOT_FOUND, "not_found", message);
             Problem { partition: Some(partition), position: Some(position), ..problem }.into_response()
+        }
+        Answer::AbsentInStandby { lag } => {
+            let message = format!("`{}` has no state in a standby that is {lag} records behind", id.escape_debug());
+            let problem = Problem::new(StatusCode::NOT_FOUND, "not_found", message);
+            Problem { partition: Some(partition), lag_records: Some(lag), ..problem }.into_response()
         }
         other => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", format!("a lane answered another question: {other:?}"))
             .into_response(),

@@ -23,12 +23,15 @@ pub(crate) struct Problem {
     pub(crate) owner: Option<String>,
     /// How old what is known may be.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) age_ms: Option<u64>,
+    pub(crate) age_ms: Option<u32>,
+    /// Of a standby's answer: the records of the log that it has not folded yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lag_records: Option<u64>,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
-        Problem { status, error, message: message.into(), position: None, partition: None, owner: None, age_ms: None }
+        Problem { status, error, message: message.into(), position: None, partition: None, owner: None, age_ms: None, lag_records: None }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {

@@ -7,11 +7,12 @@ use super::node::{Asked, Node, PATIENCE, Reached, Served, show_one};
 use super::params::{Params, forwarded, wants_redirect};
 use super::problem::{Problem, json};
 use super::scans;
+use crate::metrics;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, Response, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get};
 use es_core::partition::partition_of;
@@ -45,6 +46,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Node>>)> {
         ("/health/live", get(health::live)),
         ("/health/ready", get(health::ready)),
         ("/health", get(health::all)),
+        ("/metrics", get(measured)),
         ("/openapi.json", get(async || json(StatusCode::OK, OPENAPI.as_bytes().to_vec()))),
         ("/v1/components", get(components)),
         ("/v1/{component}/state/{id}", get(state)),
@@ -79,6 +81,13 @@ impl axum::response::IntoResponse for Refused {
     }
 }
 
+/// What is measured, for Prometheus.
+async fn measured(State(node): State<Arc<Node>>) -> Response<Body> {
+    let mut response = Response::new(Body::from(node.metrics.render()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+    response
+}
+
 async fn no_route(request: Request) -> Response<Body> {
     let path = request.uri().path().escape_debug().to_string();
     Problem::new(StatusCode::NOT_FOUND, "no_such_route", format!("there is nothing at `{path}`: /openapi.json tells what can be asked"))
@@ -91,12 +100,14 @@ async fn components(State(node): State<Arc<Node>>, uri: Uri) -> Answered {
     let all = node.components.iter().map(|(name, served)| {
         let partitions = served.partitions().unwrap_or(0);
         let owners: Vec<Option<String>> = (0..partitions).map(|partition| owner(&node, name, served, partition)).collect();
+        let standbys: Vec<Vec<String>> = (0..partitions).map(|partition| standbys(&node, name, served, partition)).collect();
         serde_json::json!({
             "component": name,
             "version": served.topology.version,
             "input": served.topology.topic(served.topology.input()),
             "partitions": partitions,
             "owners": owners,
+            "standbys": standbys,
         })
     });
     let body = serde_json::json!({ "app": node.settings.app, "components": all.collect::<Vec<_>>() });
@@ -107,6 +118,15 @@ async fn components(State(node): State<Arc<Node>>, uri: Uri) -> Answered {
 fn owner(node: &Node, component: &str, served: &Served, partition: i32) -> Option<String> {
     let here = served.status().any(|lane| lane.each_task.iter().any(|task| task.partition == partition));
     if here { Some(node.endpoint.clone()) } else { node.finder.directory.owner(component, partition) }
+}
+
+/// Who keeps a standby of a partition, as far as this process knows.
+fn standbys(node: &Node, component: &str, served: &Served, partition: i32) -> Vec<String> {
+    let mut all = node.finder.directory.standbys(component, partition);
+    if served.status().any(|lane| lane.standbys.contains_key(&partition)) && !all.contains(&node.endpoint) {
+        all.push(node.endpoint.clone());
+    }
+    all
 }
 
 /// One aggregate.

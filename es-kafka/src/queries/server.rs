@@ -10,6 +10,7 @@ use crate::app::AppError;
 use crate::connection::Connection;
 use crate::directory::Directory;
 use crate::http::tls;
+use crate::metrics::Metrics;
 use crate::settings::{Settings, Value};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -77,6 +78,7 @@ impl Bound {
     ///
     /// # Errors
     /// When a setting is wrong.
+    #[allow(clippy::too_many_arguments, reason = "it is called once")]
     pub(crate) fn serve(
         self,
         settings: &Settings,
@@ -85,6 +87,7 @@ impl Bound {
         components: BTreeMap<String, Served>,
         directory: Directory,
         stop: Arc<AtomicBool>,
+        metrics: Metrics,
     ) -> Result<Server, AppError> {
         let Bound { runtime, listener, tls, address, endpoint } = self;
         let node = Arc::new(Node {
@@ -95,6 +98,7 @@ impl Bound {
             peers: Peers::new(settings).map_err(AppError::Setup)?,
             components,
             stop,
+            metrics,
             settings: settings.clone(),
         });
         let buffer = usize::try_from(settings.query_max_request_bytes).unwrap_or(usize::MAX).saturating_add(LEAST_BUFFER);

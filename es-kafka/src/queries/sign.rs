@@ -19,7 +19,7 @@ struct Shared {
     hasty: AtomicU64,
 }
 
-/// Handles are the same when what they share is.
+/// Handles are the same when what they set is.
 impl PartialEq for Sign {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -32,10 +32,10 @@ impl Eq for Sign {}
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Sign {
-    /// There was a sign just now.
-    pub(crate) fn seen(&self) {
-        let now = START.elapsed().as_millis() as u64;
-        self.0.last.get_or_init(AtomicU64::default).store(now, Ordering::Release);
+    /// It was a member at this time, or later. A heartbeat that was answered proves so of the time when it was sent.
+    pub(crate) fn seen(&self, at: Instant) {
+        let at = at.saturating_duration_since(*START).as_millis() as u64;
+        self.0.last.get_or_init(AtomicU64::default).store(at, Ordering::Release);
     }
 
     /// News of the group are expected within this time: whoever is a member asks for them sooner than it must.

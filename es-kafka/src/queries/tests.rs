@@ -99,15 +99,25 @@ fn get(at: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Reply {
     raw(at, format!("GET {target} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n").as_bytes())
 }
 
+/// The body as it is.
+fn text(at: SocketAddr, target: &str) -> String {
+    let reply = bytes(at, format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
+    String::from_utf8(reply).unwrap().split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
 /// What comes back for these bytes.
-fn raw(at: SocketAddr, bytes: &[u8]) -> Reply {
+fn raw(at: SocketAddr, sent: &[u8]) -> Reply {
+    read(&bytes(at, sent))
+}
+
+fn bytes(at: SocketAddr, sent: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(at).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
     // The server may have refused it before all is written.
-    let _ = stream.write_all(bytes);
+    let _ = stream.write_all(sent);
     let mut reply = Vec::new();
     let _ = stream.read_to_end(&mut reply);
-    read(&reply)
+    reply
 }
 
 fn read(reply: &[u8]) -> Reply {
@@ -257,6 +267,83 @@ fn any_process_is_asked_and_the_owner_answers() {
     });
     let expected = one.running.wait_until(LONG, |lanes| lanes[0].running == 4);
     assert!(expected, "{:?}", one.running.status());
+}
+
+#[test]
+fn a_standby_answers_who_takes_what_may_be_old_and_tells_its_lag() {
+    let embedded = Embedded::new();
+    let standbys = [("num.standby.replicas", "1")];
+    let (one, other) = (World::on(embedded.clone(), &standbys), World::on(embedded, &standbys));
+    let shared = |world: &World, lag| {
+        let followed = |all: &[crate::ComponentStatus]| {
+            all[0].running == 2 && all[0].standbys.len() == 2 && all[0].standbys.values().all(|known| *known == Some(lag))
+        };
+        assert!(world.running.wait_until(LONG, followed), "{:?}", world.running.status());
+    };
+    shared(&one, 0);
+    shared(&other, 0);
+    let mut sender = one.sender();
+    for n in 0..40 {
+        sender.send_and_wait(&format!("acct-{n}"), &format!("c{n}"), &AccountCommand::Move { by: 1 }, LONG).unwrap();
+    }
+    let (mut owned, mut followed) = (0, 0);
+    for n in 0..40 {
+        let target = format!("/v1/account/state/acct-{n}");
+        let begun = Instant::now();
+        let stale = loop {
+            let stale = one.get(&format!("{target}?stale=true"));
+            assert!(!stale.headers.contains_key("es-answered-by"), "it has a copy itself: {stale:?}");
+            if stale.status == 200 {
+                break stale;
+            }
+            // The standby has not folded it yet, and may not know of it either.
+            assert!(stale.status == 404 && stale.body["lag_records"].is_u64() && begun.elapsed() < LONG, "{stale:?}");
+        };
+        assert_eq!(stale.body["state"]["balance"], 1, "{stale:?}");
+        let newest = one.get(&target);
+        assert_eq!((newest.status, newest.body["lag_records"].is_null()), (200, true), "{newest:?}");
+        match newest.headers.contains_key("es-answered-by") {
+            true => {
+                followed += 1;
+                assert!(stale.body["lag_records"].is_u64() && stale.body["position"].is_null(), "{stale:?}");
+                // What must be reflected is asked of the owner.
+                let partition = partition_of(format!("acct-{n}").as_bytes(), 4);
+                let reflects = one.get(&format!("{target}?stale=true&min_position={partition}:0"));
+                assert!(reflects.headers.contains_key("es-answered-by"), "{reflects:?}");
+            }
+            false => {
+                owned += 1;
+                assert!(stale.body["lag_records"].is_null() && stale.body["position"].is_i64(), "{stale:?}");
+            }
+        }
+    }
+    assert!(owned > 5 && followed > 5, "{owned} {followed}");
+    // All are known to have what they have, and the lag is measured.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = QueryClient::new(&[one.at.to_string()], &Settings::new("bank")).unwrap();
+    let found = runtime.block_on(client.state::<Account>("acct-1", Reading::stale())).unwrap().unwrap();
+    assert_eq!(found.state.balance, 1);
+    let components = one.get("/v1/components").body;
+    assert_eq!(components["components"][0]["standbys"].as_array().unwrap().len(), 4, "{components}");
+    let measured = text(one.at, "/metrics");
+    let lags = measured.lines().filter(|line| line.starts_with("es_standby_lag_records{component=\"account\"")).count();
+    assert_eq!(lags, 2, "{measured}");
+}
+
+#[test]
+fn what_is_measured_is_told_to_who_may_ask() {
+    let world = World::new(&[("query.token", "secret-1")]);
+    let refused = get(world.at, "/metrics", &[]);
+    assert_eq!((refused.status, refused.error()), (401, "unauthorized"), "{refused:?}");
+    let told = get(world.at, "/metrics", &[("Authorization", "Bearer secret-1")]);
+    assert_eq!((told.status, told.headers["content-type"].as_str()), (200, crate::metrics::CONTENT_TYPE), "{told:?}");
+    let free = World::new(&[]);
+    free.fill((0..7).map(|n| format!("acct-{n}")));
+    let text = text(free.at, "/metrics");
+    let inputs = "es_committed_inputs_total{component=\"account\",lane=";
+    let sum: f64 =
+        text.lines().filter(|line| line.starts_with(inputs)).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
+    assert!((sum - 7.0).abs() < 0.1, "{text}");
 }
 
 #[test]
@@ -478,7 +565,7 @@ fn a_history_is_read_by_its_own_events_page_by_page() {
 fn an_owner_without_a_sign_of_its_group_is_stale() {
     let sign = Sign::default();
     assert_eq!(sign.age(), None, "a protocol without signs makes nothing stale");
-    sign.seen();
+    sign.seen(Instant::now());
     assert!(sign.age().unwrap() < LONG);
     // An idle lane gives a sign every 20 ms, and answers before it gives the next.
     let world = World::new(&[("query.max.age", "1ms")]);

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
             failover::a_live_process_that_was_evicted_comes_back_and_loses_nothing,
         ),
         ("nobody_is_evicted_where_that_is_off", failover::nobody_is_evicted_where_that_is_off),
+        ("a_standby_answers_for_a_process_that_is_gone", a_standby_answers_for_a_process_that_is_gone),
         ("a_history_is_that_of_the_log_over_kill_9_and_a_lost_disk", a_history_is_that_of_the_log_over_kill_9_and_a_lost_disk),
     ])
 }
@@ -218,6 +219,46 @@ fn whoever_is_asked(kafka: &Server, protocol: &'static str) {
             let id = format!("acct-{}-{n}", n % HANDS);
             let found = client.state::<Account>(&id, Reading::newest().wait(Duration::from_secs(10))).await;
             assert!(found.is_ok(), "{found:?}");
+        }
+    });
+    let ended = one.running.terminate();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+}
+
+fn a_standby_answers_for_a_process_that_is_gone(kafka: &Server) {
+    let first = Process::with(kafka, &[("ES_GROUP_PROTOCOL", "streams"), ("ES_THREADS", "1"), ("ES_NUM_STANDBY_REPLICAS", "1")]);
+    let one = Asked::start(&first);
+    one.is_ready();
+    let second = first.beside();
+    let other = Asked::start(&second);
+    other.is_ready();
+    wait(|| one.tasks() == 2 && other.tasks() == 2, "the partitions are shared");
+    let mut sender = writer(kafka, &first).sender::<Account>().unwrap();
+    for n in 0..40 {
+        sender.send_and_wait(&format!("acct-{n}"), &format!("c{n}"), &AccountCommand::Move { by: 1 }, LONG).unwrap();
+    }
+    // Each answers for all, by itself.
+    let by_itself = |asked: &Asked, n: usize| match get_with(&asked.at, &format!("/v1/account/state/acct-{n}?stale=true")) {
+        Some((200, head, body)) if !head.contains("es-answered-by") => {
+            (body["state"]["balance"] == 1).then(|| body["lag_records"].is_u64())
+        }
+        _ => None,
+    };
+    wait(|| [&one, &other].iter().all(|asked| (0..40).all(|n| by_itself(asked, n).is_some())), "standbys have all");
+    let of_standby = (0..40).filter(|n| by_itself(&one, *n) == Some(true)).count();
+    assert!((1..40).contains(&of_standby), "{of_standby} of 40 answers came from a standby");
+    // Each heartbeat of the group is a sign.
+    let age = || get(&one.at, "/health").unwrap().1["components"][0]["group_sign_age_ms"].as_u64().unwrap();
+    let mut before = 0;
+    wait(|| age() < std::mem::replace(&mut before, age()), "another heartbeat is answered");
+    // The owner is killed, and the session has not ended yet.
+    let client = QueryClient::new(&[one.at.clone(), other.at.clone()], &Settings::new("bank")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    other.running.kill();
+    runtime.block_on(async {
+        for n in 0..40 {
+            let found = client.state::<Account>(&format!("acct-{n}"), Reading::stale()).await.unwrap().unwrap();
+            assert_eq!(found.state.balance, 1);
         }
     });
     let ended = one.running.terminate();
