@@ -87,6 +87,7 @@ impl Bound {
     ///
     /// # Errors
     /// When a setting is wrong.
+    #[allow(clippy::too_many_arguments, reason = "it is called once")]
     pub(crate) fn serve(
         self,
         settings: &Settings,
