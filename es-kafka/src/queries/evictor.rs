@@ -116,7 +116,13 @@ fn others(node: &Node) -> BTreeSet<String> {
 /// Whether all groups have just answered to a heartbeat of this process.
 fn is_heard(node: &Node) -> bool {
     let just = node.settings.heartbeat_interval + LATE;
-    node.components.values().flat_map(|served| &served.lanes).all(|lane| lane.sign.age().is_some_and(|age| age < just))
+    node.components.values().all(|served| {
+        served
+            .lanes
+            .iter()
+            .filter(|lane| !lane.status.lock().unwrap_or_else(PoisonError::into_inner).ended)
+            .all(|lane| lane.sign.age().is_some_and(|age| age < just))
+    })
 }
 
 async fn look(node: &Node, endpoint: &str) -> Look {
