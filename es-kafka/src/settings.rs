@@ -318,13 +318,16 @@ impl Settings {
         }
     }
 
+    /// The refusal of a key's value.
+    pub(crate) fn refused(&self, key: &str, message: String) -> SettingError {
+        let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+        SettingError { key: key.to_owned(), origin, message }
+    }
+
     /// Checks what one key alone cannot tell: whether the components have the topics that are named, and values go with each other.
     pub(crate) fn check(&self, components: &[Topology]) -> Result<(), SettingsError> {
         let mut wrong = Vec::new();
-        let mut refuse = |key: &str, message: String| {
-            let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
-            wrong.push(SettingError { key: key.to_owned(), origin, message });
-        };
+        let mut refuse = |key: &str, message: String| wrong.push(self.refused(key, message));
         let known: Vec<String> = topic_keys(components).collect();
         for key in self.topics.keys().filter(|key| !known.contains(key)) {
             refuse(key, format!("there is no such topic{}", did_you_mean(key, known.iter().map(String::as_str))));

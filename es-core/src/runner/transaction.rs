@@ -86,7 +86,9 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     /// How many more inputs the open batch takes.
     pub(super) fn room(&self) -> usize {
         let most = if self.single { 1 } else { self.env.settings.batch_records };
-        if self.open.records.byte_len() >= self.env.settings.batch_bytes { 0 } else { most.saturating_sub(self.open.inputs) }
+        let to_be_logged: usize = self.tasks.values().map(|task| task.to_be_logged(self.open.number, &self.env)).sum();
+        let is_large = self.open.records.weight() + to_be_logged >= self.env.settings.batch_bytes;
+        if is_large { 0 } else { most.saturating_sub(self.open.inputs) }
     }
 
     /// Closes the open batch and begins to write it.
@@ -106,8 +108,9 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         let mut open = std::mem::replace(&mut self.open, next);
         let mut offsets = Vec::new();
         let mut failed = None;
+        let tasks = self.tasks.len();
         for task in self.tasks.values_mut() {
-            match task.close_batch(&self.store, open.number, &mut open.records, &self.env, due) {
+            match task.close_batch(&self.store, open.number, &mut open.records, &self.env, due, tasks) {
                 Ok(Some(offset)) => {
                     let fence = self.fences[&task.partition()];
                     offsets.push(OffsetCommit { place: Place::new(self.env.topology.input(), task.partition()), offset, fence })

@@ -28,6 +28,11 @@ use std::time::{Duration, Instant};
 const CERTAIN: Duration = Duration::from_secs(1);
 /// How long one wait for delivery reports lasts at most.
 const DELIVERIES: Duration = Duration::from_millis(5);
+/// So many records are handed over between two looks at how many are not acknowledged yet.
+const ROUND: usize = 100;
+/// What librdkafka (2.12) takes for a record that it is to write, and for each of its headers, beside their bytes.
+const SEND_OVERHEAD: usize = 300;
+const HEADER_OVERHEAD: usize = 64;
 
 /// Where calls are sent to; the thread ends when it is dropped.
 pub(super) type Calls = Sender<(Token, Call)>;
@@ -138,7 +143,11 @@ impl Transactions {
             producer.begin().map_err(|error| producer_error("beginning a transaction", &error))?;
             self.open = true;
         }
-        for record in records.iter() {
+        let most = most_in_flight(records, self.config.send_ahead);
+        for (n, record) in records.iter().enumerate() {
+            if n.is_multiple_of(ROUND) {
+                make_room(producer, most, until)?;
+            }
             let topic = topics.iter().position(|(role, _)| *role == record.place.role).ok_or_else(|| no_topic(record.place.role))?;
             enqueue(producer, &topics[topic].1, topic, record, until)?;
         }
@@ -291,9 +300,22 @@ fn enqueue(producer: &Producer, name: &str, topic: usize, record: RecordRef<'_>,
     }
 }
 
+/// How many of these records librdkafka may have unacknowledged, so that its copies, of which it makes one more for each request, take so many bytes. It has
+/// no such limit of its own: it counts the bytes of values alone.
+fn most_in_flight(records: &RecordBatch, bytes: u64) -> usize {
+    let copies = 2 * records.byte_len() + SEND_OVERHEAD * records.len() + HEADER_OVERHEAD * records.header_count();
+    let each = copies / records.len().max(1);
+    (usize::try_from(bytes).unwrap_or(usize::MAX) / each.max(1)).max(ROUND)
+}
+
 /// Waits until every record is reported.
 fn drain(producer: &Producer, until: Instant) -> Result<(), BrokerError> {
-    while producer.in_flight() > 0 {
+    make_room(producer, 0, until)
+}
+
+/// Waits until no more than `most` records are not reported yet.
+fn make_room(producer: &Producer, most: usize, until: Instant) -> Result<(), BrokerError> {
+    while producer.in_flight() > most {
         if Instant::now() > until {
             let text = format!("writing records: {} are not acknowledged in time; the inputs are to be read again", producer.in_flight());
             return Err(BrokerError::new(ErrorKind::Abortable, text));
