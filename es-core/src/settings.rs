@@ -41,8 +41,8 @@ pub struct Settings {
     pub command_memory: Duration,
     /// The most inputs in one transaction.
     pub batch_records: usize,
-    /// The most that the records of one transaction take [in memory](crate::record::RecordBatch::weight), in bytes. The input that reaches it is the
-    /// last; entries that the changelog gets come on top, half as much again at most, unless the batch's own changes are larger.
+    /// The most that one transaction takes in memory, in bytes, roughly: its [records](crate::record::RecordBatch::weight), and what undoes it. The input
+    /// that reaches it is the last of the batch. A part of a checkpoint comes on top, about half as much again, or as many entries as the batch has changed.
     pub batch_bytes: usize,
     /// What the inputs that wait may take in memory, in bytes, before no more are read.
     pub input_bytes: usize,

@@ -47,7 +47,7 @@ pub(crate) struct Shares {
     pub(crate) read_ahead: u64,
     /// Inputs that wait to be processed.
     pub(crate) inputs: u64,
-    /// The records of one batch. There are two at a time: one is decided while the other is committed.
+    /// One batch: its records, and what undoes it. There are two at a time: one is decided while the other is committed.
     pub(crate) batch: u64,
     /// librdkafka's copies of records that are not acknowledged yet.
     pub(crate) send_ahead: u64,
@@ -65,10 +65,10 @@ impl Shares {
         let under_way = (rest / 2).min(MOST_UNDER_WAY);
         let stays = rest - under_way;
         Shares {
-            read_ahead: under_way / 4,
-            inputs: under_way / 8,
-            batch: under_way / 4,
-            send_ahead: under_way / 8,
+            read_ahead: under_way / 32 * 6,
+            inputs: under_way / 32 * 4,
+            batch: under_way / 32 * 9,
+            send_ahead: under_way / 32 * 4,
             entries: stays / 5 * 4,
             flushes: stays / 5,
         }
@@ -101,7 +101,7 @@ mod tests {
     fn the_least_limit_leaves_every_lane_something_to_work_with() {
         for lanes in 1..50 {
             let shares = Shares::of(Shares::least(lanes), lanes);
-            assert!(shares.batch >= MIB && shares.read_ahead >= MIB && shares.entries >= MIB, "{shares:?} with {lanes} lanes");
+            assert!(shares.batch >= MIB && shares.read_ahead >= MIB / 2 && shares.entries >= MIB, "{shares:?} with {lanes} lanes");
         }
         assert_eq!((Shares::least(1), Shares::least(2)), (LEAST, LEAST));
     }

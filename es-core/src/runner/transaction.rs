@@ -86,8 +86,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     /// How many more inputs the open batch takes.
     pub(super) fn room(&self) -> usize {
         let most = if self.single { 1 } else { self.env.settings.batch_records };
-        let to_be_logged: usize = self.tasks.values().map(|task| task.to_be_logged(self.open.number, &self.env)).sum();
-        let is_large = self.open.records.weight() + to_be_logged >= self.env.settings.batch_bytes;
+        let beside: usize = self.tasks.values().map(|task| task.beside_records(self.open.number, &self.env)).sum();
+        let is_large = self.open.records.weight() + beside >= self.env.settings.batch_bytes;
         if is_large { 0 } else { most.saturating_sub(self.open.inputs) }
     }
 

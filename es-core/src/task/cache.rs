@@ -266,9 +266,10 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         batch.map_or(&[][..], |batch| &batch.undos).iter().map(|undo| undo.at)
     }
 
-    /// The bytes of the values of the entries that an uncommitted batch has changed, roughly.
-    pub(super) fn touched_bytes(&self, number: u64) -> usize {
-        self.batches.iter().find(|batch| batch.number == number).map_or(0, |batch| batch.encoded)
+    /// The bytes of the values of the entries that an uncommitted batch has changed, roughly, and those of what it keeps to undo that.
+    pub(super) fn touched_bytes(&self, number: u64) -> (usize, usize) {
+        let batch = self.batches.iter().find(|batch| batch.number == number);
+        batch.map_or((0, 0), |batch| (batch.encoded, batch.encoded + size_of_val(batch.undos.as_slice())))
     }
 
     /// What an entry takes on average, roughly, in bytes.

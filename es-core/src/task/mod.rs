@@ -51,6 +51,8 @@ use checkpoint::{CHUNK, Checkpoint, Logged};
 use entry::Entry;
 use layout::{Identity, LastEvent, Position};
 use restore::Restore;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -383,11 +385,9 @@ impl<L: Logic> Task<L> {
             refuse: self.refuse,
         };
         let mut taken = 0;
-        let logs_each_change = env.settings.changelog == Changelog::EachCommit;
         while let Some(inbox) = self.inbox.front_mut() {
             while inbox.next < inbox.records.len() && taken < limit {
-                let to_be_logged = if logs_each_change { step.cache.touched_bytes(batch) } else { 0 };
-                if taken > 0 && step.out.weight() + to_be_logged >= env.settings.batch_bytes {
+                if taken > 0 && step.out.weight() + beside_records(step.cache, batch, env) >= env.settings.batch_bytes {
                     break;
                 }
                 let input = inbox.records.get(inbox.next);
@@ -411,9 +411,9 @@ impl<L: Logic> Task<L> {
         Ok(taken)
     }
 
-    /// What the changelog will get of its part of this batch when each commit is written there, in bytes, roughly.
-    pub fn to_be_logged(&self, batch: u64, env: &Env) -> usize {
-        if env.settings.changelog == Changelog::EachCommit { self.cache.touched_bytes(batch) } else { 0 }
+    /// What its part of this batch takes in memory beside the records that are written already, in bytes, roughly.
+    pub fn beside_records(&self, batch: u64, env: &Env) -> usize {
+        beside_records(&self.cache, batch, env)
     }
 
     /// Ends its part of the newest batch: appends the changelog records that are due. Returns the input offset to commit;
@@ -695,6 +695,12 @@ impl<L: Logic> Task<L> {
         tracing::debug!(task = self.partition, from = ?self.state, to = ?next, "task");
         self.state = next;
     }
+}
+
+/// What a batch takes in memory beside its records: what undoes it, and what the changelog will get with it where that gets something with each commit.
+fn beside_records<S: DeserializeOwned + Serialize + Default + Clone>(cache: &Cache<S>, batch: u64, env: &Env) -> usize {
+    let (values, undo) = cache.touched_bytes(batch);
+    if env.settings.changelog == Changelog::EachCommit { values + undo } else { undo }
 }
 
 fn put_position(batch: &mut WriteBatch, position: &Position, logged: &Position, env: &Env) {
