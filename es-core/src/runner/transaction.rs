@@ -104,7 +104,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         if due {
             self.checkpointed = now;
         }
-        let next = Open { number: self.open.number + 1, records: RecordBatch::new(), inputs: 0, since: now, spans: BatchSpans::none() };
+        let next =
+            Open { number: self.open.number + 1, records: self.broker.empty_batch(), inputs: 0, since: now, spans: BatchSpans::none() };
         let mut open = std::mem::replace(&mut self.open, next);
         let mut offsets = Vec::new();
         let mut failed = None;
@@ -317,7 +318,9 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
 
     pub(super) fn forget_open(&mut self) {
         let (number, since) = (self.open.number + 1, self.clock.now());
-        self.open = Open { number, records: RecordBatch::new(), inputs: 0, since, spans: BatchSpans::none() };
+        self.open.records.clear();
+        let records = std::mem::take(&mut self.open.records);
+        self.open = Open { number, records, inputs: 0, since, spans: BatchSpans::none() };
     }
 
     /// Whether a task with an uncommitted batch is somebody else's already.

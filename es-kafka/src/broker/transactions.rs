@@ -30,12 +30,17 @@ const CERTAIN: Duration = Duration::from_secs(1);
 const DELIVERIES: Duration = Duration::from_millis(5);
 /// So many records are handed over between two looks at how many are not acknowledged yet.
 const ROUND: usize = 100;
+/// Buffers of batches that were larger than so many times what may be unacknowledged are not kept.
+const MOST_KEPT: u64 = 4;
 /// What librdkafka (2.12) takes for a record that it is to write, and for each of its headers, beside their bytes.
 const SEND_OVERHEAD: usize = 300;
 const HEADER_OVERHEAD: usize = 64;
 
 /// Where calls are sent to; the thread ends when it is dropped.
 pub(super) type Calls = Sender<(Token, Call)>;
+
+/// What the thread shares with the port's others: its inbox, the membership's, the buffers of batches that were written, and the largest batch.
+pub(super) type Shared = (Arc<Mailbox<BrokerEvent>>, Arc<Mailbox<Command>>, Arc<Mailbox<RecordBatch>>, Arc<AtomicUsize>);
 
 /// What the thread is asked to do.
 pub(super) enum Call {
@@ -58,6 +63,7 @@ pub(super) struct Transactions {
     inbox: Arc<Mailbox<BrokerEvent>>,
     fences: Arc<Fences>,
     membership: Arc<Mailbox<Command>>,
+    written: Arc<Mailbox<RecordBatch>>,
     batch_limit: Arc<AtomicUsize>,
     producer: Option<Producer>,
     open: bool,
@@ -74,10 +80,8 @@ impl Transactions {
     /// Starts the thread.
     pub(super) fn start(
         config: KafkaConfig,
-        inbox: Arc<Mailbox<BrokerEvent>>,
         fences: Arc<Fences>,
-        membership: Arc<Mailbox<Command>>,
-        batch_limit: Arc<AtomicUsize>,
+        (inbox, membership, written, batch_limit): Shared,
     ) -> Result<(Calls, thread::JoinHandle<()>), BrokerError> {
         let (calls, receiver) = mpsc::channel();
         let topics = config.topics.iter().map(|(role, name)| (*role, name.clone())).collect();
@@ -87,6 +91,7 @@ impl Transactions {
             inbox,
             fences,
             membership,
+            written,
             batch_limit,
             producer: None,
             open: false,
@@ -101,12 +106,24 @@ impl Transactions {
         while let Ok((token, call)) = calls.recv() {
             let done = match call {
                 Call::Init => Completion::Initialised(self.init()),
-                Call::Produce(records) => Completion::Produced(self.produce(&records)),
+                Call::Produce(records) => {
+                    let produced = self.produce(&records);
+                    self.keep_buffers(records);
+                    Completion::Produced(produced)
+                }
                 Call::SendOffsets(offsets) => Completion::OffsetsSent(self.send_offsets(offsets)),
                 Call::Commit => Completion::Committed(self.commit()),
                 Call::Abort => Completion::Aborted(self.abort()),
             };
             self.inbox.push(BrokerEvent::Done(token, done));
+        }
+    }
+
+    /// A batch of the usual size leaves its buffers to the next one: to get them from the system anew costs more than to fill them.
+    fn keep_buffers(&self, mut records: RecordBatch) {
+        if records.weight() as u64 <= MOST_KEPT * self.config.send_ahead {
+            records.clear();
+            self.written.push(records);
         }
     }
 
