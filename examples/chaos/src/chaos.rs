@@ -131,6 +131,7 @@ impl Chaos {
             self.world.proxy.counts(),
         );
         self.report.counts = self.checks.counts();
+        self.report.evictions = self.apps.iter().map(|app| app.evictions).sum();
         if self.report.is_violated() {
             let folder = evidence::keep(&self.options.evidence, &self.world, &self.report, &self.struck, &self.apps, self.begun);
             self.report.evidence = Some(folder);
@@ -266,6 +267,11 @@ impl Chaos {
                     self.report.forgotten(ended);
                     // Only now the application can go on.
                     healed = Some(Instant::now());
+                    continue;
+                }
+                if began.elapsed().as_secs() < 3 * self.options.rest_seconds && self.world.broker.reload() {
+                    self.report.reloaded();
+                    healed = None;
                     continue;
                 }
             }

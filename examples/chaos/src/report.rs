@@ -44,11 +44,14 @@ pub(crate) struct Report {
     broker_recoveries: Vec<Duration>,
     rests: Vec<Duration>,
     forgotten: u64,
+    reloads: u64,
     took: Duration,
     sent: u64,
     poison: u64,
     requests: BTreeMap<(Api, Deed), u64>,
     pub(crate) counts: AuditCounts,
+    /// How often a process has evicted another one.
+    pub(crate) evictions: u64,
     pub(crate) evidence: Option<PathBuf>,
     pub(crate) stopped: Option<String>,
 }
@@ -64,11 +67,13 @@ impl Report {
             broker_recoveries: Vec::new(),
             rests: Vec::new(),
             forgotten: 0,
+            reloads: 0,
             took: Duration::ZERO,
             sent: 0,
             poison: 0,
             requests: BTreeMap::new(),
             counts: AuditCounts::default(),
+            evictions: 0,
             evidence: None,
             stopped: None,
         }
@@ -116,6 +121,11 @@ impl Report {
     /// Partitions on which the broker had forgotten a transaction, which was then ended by hand.
     pub(crate) fn forgotten(&mut self, partitions: u64) {
         self.forgotten += partitions;
+    }
+
+    /// The broker was restarted, since it had loaded members of a group twice and would never let them expire.
+    pub(crate) fn reloaded(&mut self) {
+        self.reloads += 1;
     }
 
     pub(crate) fn close(&mut self, took: Duration, sent: u64, poison: u64, requests: BTreeMap<(Api, Deed), u64>) {
@@ -184,6 +194,7 @@ impl Report {
         writeln!(out, "| transactions (EndTxn requests) | {transactions} |")?;
         writeln!(out, "| processes killed | {kills} |")?;
         writeln!(out, "| brokers killed | {} |", fault(Kind::BrokerKill))?;
+        writeln!(out, "| evictions by other processes | {} |", self.evictions)?;
         writeln!(out, "| pauses past the session time-out | {} |", fault(Kind::LongPause))?;
         writeln!(out, "| EndTxn delayed or lost | {late} |")?;
         if self.forgotten > 0 {
@@ -193,6 +204,10 @@ impl Report {
                 "| partitions on which the *broker* forgot a transaction | {}, ended with `kafka-transactions.sh abort`: {why} |",
                 self.forgotten
             )?;
+        }
+        if self.reloads > 0 {
+            let why = "its group coordinator had loaded a partition of the offsets twice, and members loaded so never expire";
+            writeln!(out, "| restarts of the *broker* by hand | {}: {why} |", self.reloads)?;
         }
         if let Some(folder) = &self.evidence {
             writeln!(

@@ -10,7 +10,7 @@ use es_testkit::proxy::Proxy;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -36,6 +36,8 @@ pub(crate) struct Broker {
     pub(crate) bootstrap_servers: String,
     restarting: Arc<AtomicBool>,
     failed: Arc<AtomicBool>,
+    /// How long its log was when it was last started.
+    log_before: Arc<AtomicUsize>,
     /// When it was last up again, in milliseconds since `epoch`; 0: since the start.
     up: Arc<AtomicU64>,
     epoch: Instant,
@@ -81,6 +83,7 @@ impl World {
                 server: Arc::new(Mutex::new(server)),
                 restarting: Arc::default(),
                 failed: Arc::default(),
+                log_before: Arc::default(),
                 up: Arc::default(),
                 epoch: Instant::now(),
                 thread: None,
@@ -138,10 +141,11 @@ impl Broker {
             return false;
         }
         let (server, restarting, failed) = (self.server.clone(), self.restarting.clone(), self.failed.clone());
-        let (up, epoch) = (self.up.clone(), self.epoch);
+        let (up, epoch, log_before) = (self.up.clone(), self.epoch, self.log_before.clone());
         self.thread = Some(thread::spawn(move || {
             let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
             server.kill();
+            log_before.store(server.log().len(), Ordering::SeqCst);
             thread::sleep(down);
             if let Err(error) = server.restart() {
                 eprintln!("chaos: the broker does not start again: {error}");
@@ -210,6 +214,18 @@ impl Broker {
             }
         }
         ended
+    }
+
+    /// Restarts a broker whose group coordinator has loaded a partition of the offsets twice since the last start, as its administrator would, and returns whether it had.
+    ///
+    /// While the only broker of a cluster starts, a partition can be elected twice while the first election still loads; the second load then ends with "Ignored load
+    /// completion from __consumer_offsets-N because context is in ACTIVE state". The sessions of the members loaded so have no timer: one that never comes back keeps what
+    /// it had. Only another load helps.
+    pub(crate) fn reload(&mut self) -> bool {
+        let twice = |line: &str| line.contains("Ignored load completion from __consumer_offsets-") && line.contains("ACTIVE");
+        let log = self.server().log();
+        let since = log.get(self.log_before.load(Ordering::SeqCst)..).unwrap_or(&log);
+        since.lines().any(twice) && self.kill(Duration::ZERO)
     }
 
     /// The server, once it is not being restarted.
