@@ -4,12 +4,14 @@ use crate::check::Checks;
 use crate::evidence;
 use crate::exits::{Struck, explain};
 use crate::faults::Aimed;
+use crate::forgotten;
 use crate::load::{Load, LoadOptions};
 use crate::logs::Ends;
 use crate::options::{Groups, Options};
 use crate::plan::{Fault, Kind, Planned, plan};
 use crate::process::{App, VARIANTS, Variant};
 use crate::progress::Progress;
+use crate::reads::Reader;
 use crate::report::{Report, Verdict};
 use crate::watch::Watch;
 use crate::world::World;
@@ -47,6 +49,7 @@ pub(crate) struct Chaos {
     pub(crate) aimed: Vec<Aimed>,
     pub(crate) strikes: Vec<(Kind, String, StrikeHandle)>,
     watch: Watch,
+    reader: Reader,
     load: Load,
     checks: Checks,
     pub(crate) report: Report,
@@ -100,6 +103,7 @@ impl Chaos {
             aimed: Vec::new(),
             strikes: Vec::new(),
             watch,
+            reader: Reader::start(&load.ledger, options.processes as usize),
             checks: Checks::new(&world, interrupted.clone())?,
             load,
             report: Report::new(&options),
@@ -131,6 +135,7 @@ impl Chaos {
             self.world.proxy.counts(),
         );
         self.report.counts = self.checks.counts();
+        (self.report.reads, self.report.unanswered) = (self.checks.reads(), self.reader.unanswered());
         self.report.evictions = self.apps.iter().map(|app| app.evictions).sum();
         if self.report.is_violated() {
             let folder = evidence::keep(&self.options.evidence, &self.world, &self.report, &self.struck, &self.apps, self.begun);
@@ -177,7 +182,7 @@ impl Chaos {
             if at_rest {
                 self.progress.say("checks");
                 let last = round + 1 == count;
-                let verdicts = self.checks.round(&self.world, &self.apps, &self.load.ledger, self.variant(), last)?;
+                let verdicts = self.checks.round(&self.world, &self.apps, &self.load.ledger, self.reader.take(), self.variant(), last)?;
                 verdicts.into_iter().for_each(|verdict| self.report.verdict(verdict));
                 if self.interrupted.load(Ordering::SeqCst) {
                     return Err(Stop::Interrupted);
@@ -262,7 +267,7 @@ impl Chaos {
             if since.elapsed() > FORGOTTEN
                 && let Ok(unrest) = &unrest
             {
-                let ended = self.world.broker.end_forgotten(unrest);
+                let ended = forgotten::end(&self.world.broker, unrest);
                 if ended > 0 {
                     self.report.forgotten(ended);
                     // Only now the application can go on.
@@ -342,6 +347,9 @@ impl Chaos {
     fn look_after(&mut self, app: usize) {
         if let Some(away) = self.apps[app].listen() {
             self.report.app_recovered(away);
+        }
+        if let Some(endpoint) = self.apps[app].endpoint.take() {
+            self.reader.tell(app, &endpoint);
         }
         let asked = self.apps[app].stopping;
         if let Some(ended) = self.apps[app].poll() {

@@ -62,6 +62,8 @@ pub(crate) struct App {
     /// The last lines that it wrote, over all its lives.
     pub(crate) tail: VecDeque<String>,
     lives: u32,
+    /// Where it answers queries.
+    pub(crate) endpoint: Option<String>,
     /// How often it has evicted another one.
     pub(crate) evictions: u64,
 }
@@ -95,6 +97,7 @@ impl App {
             stopping: None,
             tail: VecDeque::new(),
             lives: 0,
+            endpoint: None,
             evictions: 0,
         })
     }
@@ -179,6 +182,9 @@ impl App {
             if line.contains("processing partitions=") {
                 self.processing = true;
                 back = self.away.take().map(|since| since.elapsed()).or(back);
+            }
+            if let Some((_, endpoint)) = line.split_once("queries are answered at http://") {
+                self.endpoint = endpoint.split_whitespace().next().map(str::to_owned);
             }
             self.evictions += u64::from(line.contains("is taken for dead and evicted"));
             self.note(line.to_owned());

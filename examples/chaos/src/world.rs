@@ -1,6 +1,5 @@
 //! The broker, the proxy before it, the folder of the run, and the guard that ends everything should this process be killed.
 
-use crate::logs::Unrest;
 use crate::options::Options;
 use es_kafka::Topology;
 use es_kafka::broker::TopicId;
@@ -57,7 +56,7 @@ impl World {
             ("log.retention.ms", "-1"),
             ("log.segment.bytes", "268435456"),
             ("log.cleaner.min.cleanable.ratio", "0.3"),
-            // Not within the first seconds of the broker's life, in which it would forget them: see `Broker::end_forgotten`.
+            // Not within the first seconds of the broker's life, in which it would forget them: see `forgotten`.
             ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "8000"),
         ];
         let server = Server::start(ServerOptions {
@@ -170,50 +169,6 @@ impl Broker {
     pub(crate) fn up(&self) -> Option<Instant> {
         let up = self.up.load(Ordering::SeqCst);
         (up > 0).then(|| self.epoch + Duration::from_millis(up))
-    }
-
-    /// Ends transactions that the broker has forgotten, as its administrator would, and returns on how many partitions.
-    ///
-    /// While the only broker of a cluster starts, its partitions are without a leader for a moment. A transaction that is aborted in this moment (its time is
-    /// over, or its producer is initialised anew) is over for Kafka's coordinator, which skips the marker: "Couldn't find leader endpoint for
-    /// partitions … these partitions are likely deleted already and hence can be skipped". The partition stays unstable for ever. Nobody but the
-    /// administrator can help, with `kafka-transactions.sh abort`; an application can only wait. Only what the broker's log names is ended here.
-    pub(crate) fn end_forgotten(&self, unrest: &[Unrest]) -> u64 {
-        let server = self.server();
-        let log = server.log();
-        let skipped: Vec<&str> = log.lines().filter(|line| line.contains("Couldn't find leader endpoint for partitions")).collect();
-        let is_skipped = |topic: &str, partition: &str| {
-            let named = format!("{topic}-{partition}");
-            let names = |line: &&str| line.split(['(', ')', ',', ' ']).any(|word| word == named);
-            skipped.iter().any(names)
-        };
-        let tool = |arguments: &[&str]| {
-            let arguments = [&["--bootstrap-server", server.bootstrap_servers()], arguments].concat();
-            server.run_tool("org.apache.kafka.tools.TransactionsCommand", &arguments, b"")
-        };
-        // It fails where the transaction has ended meanwhile.
-        let end = |topic: &str, partition: &str, start: &str| {
-            u64::from(tool(&["abort", "--topic", topic, "--partition", partition, "--start-offset", start]).is_ok())
-        };
-        let mut ended = 0;
-        if unrest.iter().any(|one| matches!(one, Unrest::Offsets { .. })) {
-            for partition in OFFSETS_PARTITIONS.iter().filter(|partition| is_skipped(OFFSETS, partition)) {
-                let producers = tool(&["describe-producers", "--topic", OFFSETS, "--partition", partition]).unwrap_or_default();
-                // The last column is where the producer's open transaction begins.
-                let starts = producers.lines().skip(1).filter_map(|line| line.split_whitespace().last());
-                ended += starts.filter(|start| start.parse::<i64>().is_ok()).map(|start| end(OFFSETS, partition, start)).sum::<u64>();
-            }
-        }
-        // What the application reads comes last: as soon as it can, it goes on, and the marker of its next transaction, which has the same producer id, would
-        // commit what was aborted here.
-        for one in unrest.iter().rev() {
-            let Unrest::Open { topic, partition, stable, .. } = one else { continue };
-            let partition = partition.to_string();
-            if is_skipped(topic, &partition) {
-                ended += end(topic, &partition, &stable.to_string());
-            }
-        }
-        ended
     }
 
     /// Restarts a broker whose group coordinator has loaded a partition of the offsets twice since the last start, as its administrator would, and returns whether it had.
