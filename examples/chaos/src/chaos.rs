@@ -132,7 +132,7 @@ impl Chaos {
             self.begun.elapsed(),
             self.load.ledger.acknowledged(),
             self.load.ledger.poison.load(Ordering::Relaxed),
-            self.world.proxy.counts(),
+            self.world.requests(),
         );
         self.report.counts = self.checks.counts();
         (self.report.reads, self.report.unanswered) = (self.checks.reads(), self.reader.unanswered());
@@ -228,11 +228,12 @@ impl Chaos {
         self.aim();
         self.aimed.drain(..).for_each(|aimed| aimed.strike.withdraw());
         self.strikes.drain(..).for_each(|(.., strike)| strike.withdraw());
-        let proxy = &self.world.proxy;
-        proxy.set_rules(Rules::default());
-        proxy.heal();
-        // What is still kept arrives late, as all that a network keeps.
-        proxy.release();
+        for proxy in &self.world.proxies {
+            proxy.set_rules(Rules::default());
+            proxy.heal();
+            // What is still kept arrives late, as all that a network keeps.
+            proxy.release();
+        }
         for app in 0..self.apps.len() {
             self.apps[app].disk.set(disk_faults::Fault::None);
             if self.apps[app].paused {
@@ -337,7 +338,7 @@ impl Chaos {
         }
         let (acknowledged, committed) = (self.load.ledger.acknowledged(), self.watch.committed());
         let round = format!("round {} of {}", self.round + 1, self.options.rounds().1);
-        let transactions = self.world.proxy.counts().iter().filter(|((api, _), _)| *api == Api::END_TXN).map(|(_, n)| n).sum();
+        let transactions = self.world.requests().iter().filter(|((api, _), _)| *api == Api::END_TXN).map(|(_, n)| n).sum();
         self.progress.show(&round, phase, self.begun.elapsed(), acknowledged, committed, transactions, self.kills, self.report.faults());
         thread::sleep(LOOK);
         Ok(())
@@ -377,7 +378,8 @@ impl Chaos {
                     self.report.verdict(Verdict::violated("exits", what));
                 }
             }
-            self.later(Duration::from_millis(100), Act::Start(app));
+            let absence = std::mem::take(&mut self.apps[app].absence);
+            self.later(Duration::from_millis(100) + absence, Act::Start(app));
         } else if asked.is_some_and(|since| since.elapsed() > END) {
             let what = format!("{} has not ended {END:?} after SIGTERM", self.apps[app].name);
             self.report.verdict(Verdict::violated("exits", what));

@@ -55,8 +55,8 @@ impl<'a> Skipped<'a> {
 
 /// Ends what the broker has forgotten of what is not at rest, and returns on how many partitions.
 pub(crate) fn end(broker: &Broker, unrest: &[Unrest]) -> u64 {
+    let log = broker.log();
     let server = broker.server();
-    let log = server.log();
     let skipped = Skipped::read(&log);
     let mut ended = 0;
     let mut end = |topic: &str, partition: &str| {

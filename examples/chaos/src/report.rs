@@ -182,7 +182,8 @@ impl Report {
             rdkafka::util::get_rdkafka_version().1
         )?;
         writeln!(out, "| time | {}:{:02} minutes, {rounds} rounds |", seconds / 60, seconds % 60)?;
-        writeln!(out, "| processes, partitions, accounts | {}, {}, {} |", options.processes, options.partitions, options.accounts)?;
+        let Options { brokers, processes, partitions, accounts, .. } = options;
+        writeln!(out, "| brokers, processes, partitions, accounts | {brokers}, {processes}, {partitions}, {accounts} |")?;
         writeln!(
             out,
             "| commands | {} ({:.0} a second), {} of them rubbish |",
