@@ -17,21 +17,26 @@ pub(crate) struct Variant {
     pub(crate) headers: &'static str,
     pub(crate) changelog: &'static str,
     pub(crate) protocol: &'static str,
+    pub(crate) standbys: u16,
+    /// Whether the processes watch and evict each other. They do in streams groups only.
+    pub(crate) evicts: bool,
 }
 
 /// They come in turn, all on the same log and the same stores.
 pub(crate) const VARIANTS: [Variant; 6] = [
-    Variant { headers: "full", changelog: "each-commit", protocol: "classic" },
-    Variant { headers: "compact", changelog: "checkpoint:5", protocol: "consumer" },
-    Variant { headers: "full", changelog: "off", protocol: "classic" },
-    Variant { headers: "compact", changelog: "each-commit", protocol: "consumer" },
-    Variant { headers: "full", changelog: "checkpoint:5", protocol: "classic" },
-    Variant { headers: "compact", changelog: "off", protocol: "consumer" },
+    Variant { headers: "full", changelog: "each-commit", protocol: "classic", standbys: 1, evicts: true },
+    Variant { headers: "compact", changelog: "checkpoint:5", protocol: "consumer", standbys: 0, evicts: false },
+    Variant { headers: "full", changelog: "off", protocol: "classic", standbys: 0, evicts: true },
+    Variant { headers: "compact", changelog: "each-commit", protocol: "consumer", standbys: 0, evicts: true },
+    Variant { headers: "full", changelog: "checkpoint:5", protocol: "classic", standbys: 1, evicts: false },
+    Variant { headers: "compact", changelog: "off", protocol: "consumer", standbys: 0, evicts: true },
 ];
 
 impl std::fmt::Display for Variant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} headers, changelog {}, {} group", self.headers, self.changelog, self.protocol)
+        let Variant { headers, changelog, protocol, standbys, evicts } = self;
+        let evictions = if *evicts { "evictions" } else { "no evictions" };
+        write!(f, "{headers} headers, changelog {changelog}, {protocol} group, {standbys} standbys, {evictions}")
     }
 }
 
@@ -57,6 +62,12 @@ pub(crate) struct App {
     /// The last lines that it wrote, over all its lives.
     pub(crate) tail: VecDeque<String>,
     lives: u32,
+    /// How long it stays away once it has ended as asked.
+    pub(crate) absence: Duration,
+    /// Where it answers queries.
+    pub(crate) endpoint: Option<String>,
+    /// How often it has evicted another one.
+    pub(crate) evictions: u64,
 }
 
 /// What became of a process.
@@ -88,6 +99,9 @@ impl App {
             stopping: None,
             tail: VecDeque::new(),
             lives: 0,
+            absence: Duration::ZERO,
+            endpoint: None,
+            evictions: 0,
         })
     }
 
@@ -172,6 +186,10 @@ impl App {
                 self.processing = true;
                 back = self.away.take().map(|since| since.elapsed()).or(back);
             }
+            if let Some((_, endpoint)) = line.split_once("queries are answered at http://") {
+                self.endpoint = endpoint.split_whitespace().next().map(str::to_owned);
+            }
+            self.evictions += u64::from(line.contains("is taken for dead and evicted"));
             self.note(line.to_owned());
         }
         back
@@ -243,11 +261,14 @@ pub(crate) fn command(world: &World, folder: &Path, variant: Variant, arguments:
     let mut command = Command::new(&world.app);
     command.arg0("bank").args(arguments).stdin(Stdio::null()).process_group(world.group());
     command
-        .env("ES_BOOTSTRAP_SERVERS", world.proxy.address().to_string())
+        .env("ES_BOOTSTRAP_SERVERS", world.proxied())
         .env("ES_STATE_DIR", folder)
         .env("ES_HEADERS", variant.headers)
         .env("ES_CHANGELOG", variant.changelog)
         .env("ES_GROUP_PROTOCOL", variant.protocol)
+        .env("ES_NUM_STANDBY_REPLICAS", variant.standbys.to_string())
+        .env("ES_LISTEN", "127.0.0.1:0")
+        .env("ES_EVICTION", if variant.evicts { "on" } else { "off" })
         .env("ES_SESSION_TIMEOUT", format!("{}s", world.session.as_secs()))
         // It is also how long a classic group waits for members that its coordinator takes for alive after a restart.
         .env("ES_MAX_POLL_INTERVAL", "20s")
