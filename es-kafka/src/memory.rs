@@ -4,16 +4,16 @@
 //! |---|---|
 //! | fixed | code, threads, librdkafka's clients, what the allocator keeps: so much for the process, and so much for each lane |
 //! | a seventh of the limit | the database's cache and memtables |
-//! | half of the rest, up to a limit for each lane | what is under way: read ahead, waiting to be processed, being decided, being committed |
+//! | five eighths of the rest, up to a limit for each lane | what is under way: read ahead, waiting to be processed, being decided, being committed |
 //! | all else | decoded entries, and what of them is on its way to the database |
 //!
 //! So a larger limit soon goes to the entries alone.
 
 /// The least that `memory.limit` may be, in bytes, with one lane or two: below it the buffers are too small to work with.
-pub(crate) const LEAST: u64 = 64 * MIB;
+pub(crate) const LEAST: u64 = 96 * MIB;
 
 const MIB: u64 = 1 << 20;
-const FIXED: u64 = 24 * MIB;
+const FIXED: u64 = 32 * MIB;
 const FIXED_OF_LANE: u64 = 4 * MIB;
 /// More under way makes no lane faster.
 const MOST_UNDER_WAY: u64 = 64 * MIB;
@@ -62,15 +62,15 @@ impl Shares {
     pub(crate) fn of(limit: u64, lanes: usize) -> Self {
         let lanes = lanes.max(1) as u64;
         let rest = limit.saturating_sub(DatabaseShares::of(limit).sum() + FIXED + FIXED_OF_LANE * lanes) / lanes;
-        let under_way = (rest / 2).min(MOST_UNDER_WAY);
+        let under_way = (rest / 8 * 5).min(MOST_UNDER_WAY);
         let stays = rest - under_way;
         Shares {
-            read_ahead: under_way / 32 * 6,
+            read_ahead: under_way / 32 * 8,
             inputs: under_way / 32 * 4,
-            batch: under_way / 32 * 9,
-            send_ahead: under_way / 32 * 4,
-            entries: stays / 5 * 4,
-            flushes: stays / 5,
+            batch: under_way / 32 * 7,
+            send_ahead: under_way / 32 * 6,
+            entries: stays / 20 * 17,
+            flushes: stays / 20 * 3,
         }
     }
 

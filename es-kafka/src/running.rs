@@ -384,12 +384,16 @@ mod tests {
 
     #[test]
     fn a_limit_of_memory_that_is_too_small_means_fewer_lanes_or_is_refused() {
-        let of = |threads, memory_limit| Settings { threads, memory_limit, ..Settings::new("bank") };
+        let of = |threads, memory_limit| {
+            let mut settings = Settings::new("bank");
+            (settings.threads, settings.memory_limit) = (threads, memory_limit);
+            settings
+        };
         assert_eq!(within_memory(vec![8, 8, 1], &of(Threads::Cores, 160 << 20)).unwrap(), [3, 3, 1]);
-        assert_eq!(within_memory(vec![2], &of(Threads::Count(2), 64 << 20)).unwrap(), [2]);
-        let error = within_memory(vec![4, 4], &of(Threads::Count(4), 64 << 20)).unwrap_err().to_string();
-        assert!(error.contains("memory.limit") && error.contains("168MiB for 8 lanes"), "{error}");
-        assert!(within_memory(vec![1; 20], &of(Threads::Cores, 64 << 20)).is_err(), "each component has a lane");
+        assert_eq!(within_memory(vec![2], &of(Threads::Count(2), 96 << 20)).unwrap(), [2]);
+        let error = within_memory(vec![4, 4], &of(Threads::Count(4), 96 << 20)).unwrap_err().to_string();
+        assert!(error.contains("memory.limit") && error.contains("177MiB for 8 lanes"), "{error}");
+        assert!(within_memory(vec![1; 20], &of(Threads::Cores, 96 << 20)).is_err(), "each component has a lane");
     }
 
     #[test]

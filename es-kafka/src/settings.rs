@@ -129,8 +129,8 @@ settings! {
     changelog: Changelog = "changelog", "checkpoint:5";
     /// The largest command that is taken, in bytes of key, value and headers. A larger one goes to the dead letters.
     max_command_bytes: u64 = "max.command.bytes", "1MiB";
-    /// What the process may take in memory: at the default decoded states get a quarter of it, of a larger one up to two thirds; the rest is for code, the local
-    /// store, reading ahead and batches. The least is 64 MiB, and more from three lanes on. Where `threads` is `cores`, there are no more lanes than it bears. It
+    /// What the process may take in memory: at the default decoded states get a fifth of it, of a larger one up to seven tenths; the rest is for code, the local
+    /// store, reading ahead and batches. The least is 96 MiB, and more from four lanes on. Where `threads` is `cores`, there are no more lanes than it bears. It
     /// holds with mimalloc as the program's allocator and this crate's feature `mimalloc`; others keep more of what was freed.
     memory_limit: u64 = "memory.limit", "160MiB";
     /// How long a process may be silent before its partitions go to others. With streams groups within the brokers' limits, which are 45 s and more
