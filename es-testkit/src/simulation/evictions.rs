@@ -2,7 +2,7 @@
 //! real cluster (`es-kafka/src/queries/evictor.rs`); what is simulated is what lies between: servers that answer, refuse or hang, and requests with all that the
 //! [weather](super::weather) makes of them.
 
-use super::hits::{Checker, Evicted};
+use super::hits::{Alarm, Checker};
 use super::plan::Evictors;
 use super::process::{Process, Setup};
 use super::run::Simulation;
@@ -192,7 +192,7 @@ impl<A: Decide> Simulation<A> {
             |(begun, evicted, by): &(Duration, String, String)| now < *begun + AT_ONCE && *evicted == told.instance && *by != me;
         if self.evicted.iter().any(is_another) {
             let what = format_args!("another one evicts {} too", told.instance);
-            self.world.trace.fault(now, &self.processes[index].name, what, Evicted::EvictedByTwo.into());
+            self.world.trace.fault(now, &self.processes[index].name, what, Alarm::EvictedByTwo.into());
         }
         self.evicted.push((now, told.instance.clone(), me));
         eviction
@@ -271,7 +271,7 @@ impl<A: Decide> Simulation<A> {
         let boots_at = now + self.evictors_random.millis(1, 8000);
         let process = &mut self.processes[index];
         let what = format_args!("dies while it evicts {}", eviction.evicted);
-        self.world.trace.fault(now, &process.name, what, Evicted::EvictorDied.into());
+        self.world.trace.fault(now, &process.name, what, Alarm::EvictorDied.into());
         process.kill(keep, boots_at);
         self.check_disk(index)?;
         Ok(true)
@@ -288,10 +288,10 @@ impl<A: Decide> Simulation<A> {
         self.world.trace.judged(Checker::Evictions);
         let (ran, life) = eviction.before;
         let fault = match process.runs() {
-            false => Evicted::EvictedDead,
-            true if !ran || life != process.starts => Evicted::EvictedRestarted,
-            true if eviction.was_in_transaction => Evicted::EvictedInTransaction,
-            true => Evicted::EvictedAlive,
+            false => Alarm::EvictedDead,
+            true if !ran || life != process.starts => Alarm::EvictedRestarted,
+            true if eviction.was_in_transaction => Alarm::EvictedInTransaction,
+            true => Alarm::EvictedAlive,
         };
         self.world.trace.fault(now, &self.processes[index].name, format_args!("{}: {fault:?}", eviction.evicted), fault.into());
         self.look()

@@ -36,9 +36,9 @@ const MISCHIEF: [Mischief; 8] = [
     Mischief::ForeignAbort,
 ];
 
-/// An eviction, by what has become of it.
+/// Somebody was taken for dead: what has become of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Evicted {
+pub(super) enum Alarm {
     /// The evicted process did not run.
     EvictedDead,
     /// It was alive.
@@ -53,13 +53,13 @@ pub(super) enum Evicted {
     EvictorDied,
 }
 
-const EVICTED: [Evicted; 6] = [
-    Evicted::EvictedDead,
-    Evicted::EvictedAlive,
-    Evicted::EvictedInTransaction,
-    Evicted::EvictedRestarted,
-    Evicted::EvictedByTwo,
-    Evicted::EvictorDied,
+const ALARMS: [Alarm; 6] = [
+    Alarm::EvictedDead,
+    Alarm::EvictedAlive,
+    Alarm::EvictedInTransaction,
+    Alarm::EvictedRestarted,
+    Alarm::EvictedByTwo,
+    Alarm::EvictorDied,
 ];
 
 /// The faults by number.
@@ -73,9 +73,9 @@ impl From<Mischief> for FaultId {
     }
 }
 
-impl From<Evicted> for FaultId {
-    fn from(evicted: Evicted) -> Self {
-        let at = EVICTED.iter().position(|e| *e == evicted).expect("it is listed");
+impl From<Alarm> for FaultId {
+    fn from(alarm: Alarm) -> Self {
+        let at = ALARMS.iter().position(|a| *a == alarm).expect("it is listed");
         FaultId((Fault::ALL.len() + MISCHIEF.len() + at) as u8)
     }
 }
@@ -89,7 +89,7 @@ impl From<Fault> for FaultId {
 impl FaultId {
     /// The fault of this row of [`CALLS`].
     pub(super) fn of_call(row: usize) -> Self {
-        FaultId((Fault::ALL.len() + MISCHIEF.len() + EVICTED.len() + row) as u8)
+        FaultId((Fault::ALL.len() + MISCHIEF.len() + ALARMS.len() + row) as u8)
     }
 }
 
@@ -99,9 +99,9 @@ pub fn fault_names() -> &'static [String] {
     NAMES.get_or_init(|| {
         let faults = Fault::ALL.iter().map(|fault| format!("{fault:?}"));
         let mischief = MISCHIEF.iter().map(|mischief| format!("{mischief:?}"));
-        let evicted = EVICTED.iter().map(|evicted| format!("{evicted:?}"));
+        let alarms = ALARMS.iter().map(|alarm| format!("{alarm:?}"));
         let calls = CALLS.iter().map(|(kind, fault)| format!("{kind:?}: {fault}"));
-        let names: Vec<String> = faults.chain(mischief).chain(evicted).chain(calls).collect();
+        let names: Vec<String> = faults.chain(mischief).chain(alarms).chain(calls).collect();
         assert!(names.len() <= 128, "a set of faults has 128 bits");
         names
     })

@@ -515,8 +515,12 @@ impl<A: Decide> Simulation<A> {
         Ok(all)
     }
 
-    /// What the standbys have is the fold of the log too.
+    /// What the standbys have is the fold of the log too. At least once, a late copy of a commit may have set the offsets back for good, unknown to who works on the
+    /// task: a table's standby folds no further than they say.
     fn compare_standbys(&self, component: usize) -> Result<(), Violation> {
+        if self.plan.settings.guarantee == Guarantee::AtLeastOnce && !self.is_caught_up() {
+            return Ok(());
+        }
         let audit = self.component(component).1;
         for process in self.processes.iter().filter(|process| process.component == component && process.standbys().0 > 0) {
             let mut answers = Answers::new();
