@@ -9,7 +9,8 @@ pub enum Guarantee {
     /// Once, whatever crashes: events, outcomes, changelog and input offsets are one transaction.
     #[default]
     ExactlyOnce,
-    /// Once or more: what was written before a crash may be written again.
+    /// Once or more: what was written before a crash may be written again, and may come late. Without a fence an entry of the changelog that comes late hides a newer one, so
+    /// this goes with [`Changelog::Off`] alone; `es-kafka` refuses anything else.
     AtLeastOnce,
 }
 

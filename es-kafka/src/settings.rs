@@ -125,7 +125,7 @@ settings! {
     /// How long a command's id is remembered, counted in the commands' own timestamps: the same id again within this time gives no second outcome.
     command_memory: Duration = "command.memory", "24h";
     /// When the newest state of changed aggregates goes to the changelog topic. Where nobody sets it, a table's goes with each commit, since the events
-    /// of others may not be kept for ever.
+    /// of others may not be kept for ever; and with `guarantee = at-least-once` there is none, since nothing fences what a dead process has sent.
     changelog: Changelog = "changelog", "checkpoint:5";
     /// The largest command that is taken, in bytes of key, value and headers. A larger one goes to the dead letters.
     max_command_bytes: u64 = "max.command.bytes", "1MiB";
@@ -245,11 +245,16 @@ impl Settings {
 
     /// The cadence of a component's changelog.
     pub(crate) fn changelog_of(&self, component: &Topology) -> Changelog {
-        let key = KEYS.iter().find(|key| key.name == "changelog").expect("it is in the table");
         match component.kind {
-            Kind::Table if self.origin(key) == Origin::Default => Changelog::EachCommit,
+            _ if self.guarantee == Guarantee::AtLeastOnce => Changelog::Off,
+            Kind::Table if !self.sets_changelog() => Changelog::EachCommit,
             _ => self.changelog,
         }
+    }
+
+    fn sets_changelog(&self) -> bool {
+        let key = KEYS.iter().find(|key| key.name == "changelog").expect("it is in the table");
+        self.origin(key) != Origin::Default
     }
 
     /// Who may come in from outside must show something.
@@ -354,6 +359,16 @@ impl Settings {
                 ),
             );
         }
+        // An entry of a dead process that arrives late hides the newer one, and compaction deletes that: no restore could tell.
+        if self.guarantee == Guarantee::AtLeastOnce && self.changelog != Changelog::Off && self.sets_changelog() {
+            let what = self.changelog.show();
+            let why = format!(
+                "{what} does not go with `guarantee` (at-least-once): without transactions nothing keeps an entry that a dead process has sent from arriving late and \
+                 hiding a newer one, and a state that is restored from it has lost events; set `changelog` to off, or leave it out: the state is then rebuilt from the \
+                 events; or set `guarantee` to exactly-once"
+            );
+            refuse("changelog", why);
+        }
         self.check_listen(&mut refuse);
         if self.memory_limit < memory::LEAST {
             refuse("memory.limit", format!("must be at least {}", memory::LEAST.show()));
@@ -435,6 +450,31 @@ mod tests {
         settings.set("group.protocol", "consumer").unwrap();
         let error = settings.check(&[account("bank")]).unwrap_err().to_string();
         assert!(error.starts_with("`num.standby.replicas` (set by the program): needs to know"), "{error}");
+    }
+
+    #[test]
+    fn at_least_once_there_is_no_changelog_and_who_asks_for_one_is_refused() {
+        let mut settings = Settings::new("bank");
+        settings.set("guarantee", "at-least-once").unwrap();
+        settings.check(&[account("bank")]).expect("nobody asks for one");
+        let aggregate = account("bank");
+        let mut table = account("bank");
+        table.kind = Kind::Table;
+        for component in [&aggregate, &table] {
+            assert_eq!(settings.changelog_of(component), Changelog::Off);
+            assert_eq!(settings.topology(component.clone()).topic(Role::Changelog), None);
+        }
+        for changelog in ["each-commit", "checkpoint:5", "checkpoint:60"] {
+            settings.set("changelog", changelog).unwrap();
+            let error = settings.check(std::slice::from_ref(&aggregate)).unwrap_err().to_string();
+            let wanted = format!("`changelog` (set by the program): {changelog} does not go with `guarantee` (at-least-once)");
+            assert!(error.starts_with(&wanted), "{error}");
+        }
+        settings.set("changelog", "off").unwrap();
+        settings.check(std::slice::from_ref(&aggregate)).unwrap();
+        settings.set("changelog", "each-commit").unwrap();
+        settings.set("guarantee", "exactly-once").unwrap();
+        settings.check(&[aggregate]).unwrap();
     }
 
     #[test]
