@@ -162,8 +162,9 @@ impl Transactions {
         }
         let most = most_in_flight(records, self.config.send_ahead);
         for (n, record) in records.iter().enumerate() {
-            if n.is_multiple_of(ROUND) {
-                make_room(producer, most, until)?;
+            // In bursts: fed by a few at a time, librdkafka's thread wakes for each few, and its requests are small.
+            if n.is_multiple_of(ROUND) && producer.in_flight() > most {
+                make_room(producer, most / 2, until)?;
             }
             let topic = topics.iter().position(|(role, _)| *role == record.place.role).ok_or_else(|| no_topic(record.place.role))?;
             enqueue(producer, &topics[topic].1, topic, record, until)?;
