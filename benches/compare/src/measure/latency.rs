@@ -48,7 +48,7 @@ pub(super) fn run(run: &Run<'_>, rate: u64, warm_up: u64, seconds: u64, progress
         let sender = scope.spawn(|| feed.send_on_time(GREETING..total, schedule, || true));
         let arrived = arrivals.until(total, counted_from, |seen| progress.committed(seen as u64, total as u64));
         let sent = sender.join().unwrap_or_else(|_| Err(Failure("the sender has panicked".into())));
-        sent.and_then(|_| arrived)
+        sent.and(arrived)
     });
     sent.map_err(|Failure(text)| process.failure(&text))?;
     process.check()?;
