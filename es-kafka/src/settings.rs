@@ -125,11 +125,13 @@ settings! {
     /// How long a command's id is remembered, counted in the commands' own timestamps: the same id again within this time gives no second outcome.
     command_memory: Duration = "command.memory", "24h";
     /// When the newest state of changed aggregates goes to the changelog topic. Where nobody sets it, a table's goes with each commit, since the events
-    /// of others may not be kept for ever.
+    /// of others may not be kept for ever; and with `guarantee = at-least-once` there is none, since nothing fences what a dead process has sent.
     changelog: Changelog = "changelog", "checkpoint:5";
     /// The largest command that is taken, in bytes of key, value and headers. A larger one goes to the dead letters.
     max_command_bytes: u64 = "max.command.bytes", "1MiB";
-    /// What the process may take in memory, roughly: decoded states get a third of it, the rest is for the local store, reading ahead and batches.
+    /// What the process may take in memory: at the default decoded states get a fifth of it, of a larger one up to seven tenths; the rest is for code, the local
+    /// store, reading ahead and batches. The least is 96 MiB, and more from four lanes on. Where `threads` is `cores`, there are no more lanes than it bears. It
+    /// holds with mimalloc as the program's allocator and this crate's feature `mimalloc`; others keep more of what was freed.
     memory_limit: u64 = "memory.limit", "160MiB";
     /// How long a process may be silent before its partitions go to others. With streams groups within the brokers' limits, which are 45 s and more
     /// unless `group.streams.min.session.timeout.ms` is lowered there.
@@ -243,11 +245,16 @@ impl Settings {
 
     /// The cadence of a component's changelog.
     pub(crate) fn changelog_of(&self, component: &Topology) -> Changelog {
-        let key = KEYS.iter().find(|key| key.name == "changelog").expect("it is in the table");
         match component.kind {
-            Kind::Table if self.origin(key) == Origin::Default => Changelog::EachCommit,
+            _ if self.guarantee == Guarantee::AtLeastOnce => Changelog::Off,
+            Kind::Table if !self.sets_changelog() => Changelog::EachCommit,
             _ => self.changelog,
         }
+    }
+
+    fn sets_changelog(&self) -> bool {
+        let key = KEYS.iter().find(|key| key.name == "changelog").expect("it is in the table");
+        self.origin(key) != Origin::Default
     }
 
     /// Who may come in from outside must show something.
@@ -318,13 +325,16 @@ impl Settings {
         }
     }
 
+    /// The refusal of a key's value.
+    pub(crate) fn refused(&self, key: &str, message: String) -> SettingError {
+        let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+        SettingError { key: key.to_owned(), origin, message }
+    }
+
     /// Checks what one key alone cannot tell: whether the components have the topics that are named, and values go with each other.
     pub(crate) fn check(&self, components: &[Topology]) -> Result<(), SettingsError> {
         let mut wrong = Vec::new();
-        let mut refuse = |key: &str, message: String| {
-            let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
-            wrong.push(SettingError { key: key.to_owned(), origin, message });
-        };
+        let mut refuse = |key: &str, message: String| wrong.push(self.refused(key, message));
         let known: Vec<String> = topic_keys(components).collect();
         for key in self.topics.keys().filter(|key| !known.contains(key)) {
             refuse(key, format!("there is no such topic{}", did_you_mean(key, known.iter().map(String::as_str))));
@@ -348,6 +358,16 @@ impl Settings {
                     self.transaction_timeout.show()
                 ),
             );
+        }
+        // An entry of a dead process that arrives late hides the newer one, and compaction deletes that: no restore could tell.
+        if self.guarantee == Guarantee::AtLeastOnce && self.changelog != Changelog::Off && self.sets_changelog() {
+            let what = self.changelog.show();
+            let why = format!(
+                "{what} does not go with `guarantee` (at-least-once): without transactions nothing keeps an entry that a dead process has sent from arriving late and \
+                 hiding a newer one, and a state that is restored from it has lost events; set `changelog` to off, or leave it out: the state is then rebuilt from the \
+                 events; or set `guarantee` to exactly-once"
+            );
+            refuse("changelog", why);
         }
         self.check_listen(&mut refuse);
         if self.memory_limit < memory::LEAST {
@@ -430,6 +450,31 @@ mod tests {
         settings.set("group.protocol", "consumer").unwrap();
         let error = settings.check(&[account("bank")]).unwrap_err().to_string();
         assert!(error.starts_with("`num.standby.replicas` (set by the program): needs to know"), "{error}");
+    }
+
+    #[test]
+    fn at_least_once_there_is_no_changelog_and_who_asks_for_one_is_refused() {
+        let mut settings = Settings::new("bank");
+        settings.set("guarantee", "at-least-once").unwrap();
+        settings.check(&[account("bank")]).expect("nobody asks for one");
+        let aggregate = account("bank");
+        let mut table = account("bank");
+        table.kind = Kind::Table;
+        for component in [&aggregate, &table] {
+            assert_eq!(settings.changelog_of(component), Changelog::Off);
+            assert_eq!(settings.topology(component.clone()).topic(Role::Changelog), None);
+        }
+        for changelog in ["each-commit", "checkpoint:5", "checkpoint:60"] {
+            settings.set("changelog", changelog).unwrap();
+            let error = settings.check(std::slice::from_ref(&aggregate)).unwrap_err().to_string();
+            let wanted = format!("`changelog` (set by the program): {changelog} does not go with `guarantee` (at-least-once)");
+            assert!(error.starts_with(&wanted), "{error}");
+        }
+        settings.set("changelog", "off").unwrap();
+        settings.check(std::slice::from_ref(&aggregate)).unwrap();
+        settings.set("changelog", "each-commit").unwrap();
+        settings.set("guarantee", "exactly-once").unwrap();
+        settings.check(&[aggregate]).unwrap();
     }
 
     #[test]

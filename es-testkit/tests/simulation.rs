@@ -61,6 +61,11 @@ fn every_fault_happens_within_few_seeds() {
 fn seeds_that_once_failed() {
     let seeds = [
         (17364, "offsets of a table that were set back, and a row that the changelog never got"),
+        (1302, "a lane that had not noticed yet that another one of its process had poisoned their store was asked for all of a partition"),
+        (
+            34920,
+            "at least once, a late copy of a commit set a table's offset back, and its standby was taken for wrong that folds no further",
+        ),
         (29153, "the same, found by a row that came back with too few events"),
     ];
     for (seed, what) in seeds {

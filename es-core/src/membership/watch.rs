@@ -22,6 +22,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::runner::Guarantee;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -61,6 +62,33 @@ pub struct LaneIds {
     pub member_id: Option<String>,
     /// The id of its transactions.
     pub transactional_id: String,
+}
+
+impl Told {
+    /// What evicting it takes, in this order: nothing of it can become committed any more when its partitions go to others, so whoever gets them reads offsets that
+    /// nothing changes behind its back, and waits for no open transaction. At least once there are no transactions to settle.
+    pub fn eviction(&self, guarantee: Guarantee) -> Vec<EvictionStep> {
+        let fences = self.lanes.iter().map(|lane| EvictionStep::Fence { transactional_id: lane.transactional_id.clone() });
+        let leave = |lane: &LaneIds| Some(EvictionStep::Leave { group: lane.group.clone(), member_id: lane.member_id.clone()? });
+        fences.filter(|_| guarantee == Guarantee::ExactlyOnce).chain(self.lanes.iter().filter_map(leave)).collect()
+    }
+}
+
+/// A step of an eviction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EvictionStep {
+    /// Initialise a producer under this id: that aborts what was left open under it, and whatever comes late is refused.
+    Fence {
+        /// The id.
+        transactional_id: String,
+    },
+    /// Say farewell to this group in the name of this member: its partitions go to others.
+    Leave {
+        /// The group.
+        group: String,
+        /// The member.
+        member_id: String,
+    },
 }
 
 /// What came of looking at a process.

@@ -72,7 +72,13 @@ pub(super) fn extents(
             list.add_partition_offset(config.topic(place.role)?, place.partition, which).expect("an offset by name");
         }
         patiently("reading the extents of partitions", closing, || {
-            let answer = native::offsets(consumer.client(), &list, TRY);
+            let mut answer = native::offsets(consumer.client(), &list, TRY);
+            if let Err(error) = &mut answer
+                && error.code == Code::NoEnt
+            {
+                // So it says that none of these partitions has a leader: their broker is starting.
+                error.code = Code::LeaderNotAvailable;
+            }
             if answer.as_ref().is_err_and(|error| is_of_former_leader(error.code)) {
                 // librdkafka would ask the leaders that it knows in the same way until it refreshes its metadata, which it does every five minutes.
                 for topic in distinct.iter().map(|place| config.topic(place.role)).collect::<Result<BTreeSet<_>, _>>().unwrap_or_default() {
@@ -95,9 +101,9 @@ pub(super) fn extents(
     places.iter().map(extent).collect()
 }
 
-/// Whether the client asked a leader, or under a leader's epoch, that is no more.
+/// Whether the client asked a leader, or under a leader's epoch, that is no more, or knows of none.
 fn is_of_former_leader(code: Code) -> bool {
-    matches!(code, Code::FencedLeaderEpoch | Code::UnknownLeaderEpoch | Code::NotLeaderForPartition)
+    matches!(code, Code::FencedLeaderEpoch | Code::UnknownLeaderEpoch | Code::NotLeaderForPartition | Code::LeaderNotAvailable)
 }
 
 /// The cluster and the component's topics.

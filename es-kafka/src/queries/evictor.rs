@@ -11,8 +11,7 @@ use crate::connection::{Connection, transactional_id};
 use crate::former;
 use crate::settings::{GroupChoice, Settings, Switch};
 use crate::streams::{CallError, Coordinator, Limit, Security, codes};
-use es_core::membership::watch::{LaneIds, Look, Step, Told, Watch, Why};
-use es_core::runner::Guarantee;
+use es_core::membership::watch::{EvictionStep, LaneIds, Look, Step, Told, Watch, Why};
 use es_core::topology::Topology;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -174,14 +173,17 @@ fn carry_out(settings: &Settings, endpoint: &str, told: &Told, why: Why) {
 /// # Errors
 /// When a broker refuses something, or does not answer in time.
 fn evict(settings: &Settings, told: &Told) -> Result<(), BrokerError> {
-    if settings.guarantee == Guarantee::ExactlyOnce {
-        let ids: Vec<String> = told.lanes.iter().map(|lane| lane.transactional_id.clone()).collect();
-        former::end(&Connection::Kafka, settings, &ids)?;
-    }
+    let steps = told.eviction(settings.guarantee);
+    let fence = |step: &EvictionStep| match step {
+        EvictionStep::Fence { transactional_id } => Some(transactional_id.clone()),
+        EvictionStep::Leave { .. } => None,
+    };
+    let ids: Vec<String> = steps.iter().map_while(fence).collect();
+    former::end(&Connection::Kafka, settings, &ids)?;
     let mut coordinators = BTreeMap::new();
     let until = Instant::now() + FAREWELL;
-    for LaneIds { group, member_id, .. } in &told.lanes {
-        let Some(member) = member_id else { continue };
+    for step in &steps {
+        let EvictionStep::Leave { group, member_id: member } = step else { continue };
         if !coordinators.contains_key(group) {
             let security = Security::of(&settings.kafka)?;
             coordinators.insert(group.clone(), Coordinator::new(&settings.bootstrap_servers, security, group)?);

@@ -260,6 +260,13 @@ impl Client {
         self.id
     }
 
+    /// Says farewell to the group in the name of all members that call themselves `name`, as whoever takes them for dead does. Ends with
+    /// [`Completion::Left`]; it is no error when there is none of that name.
+    pub fn evict(&mut self, name: &str) -> Token {
+        let token = self.token();
+        self.call(token, Step::Ask(Request::Evict(name.to_owned())))
+    }
+
     /// Its configuration.
     pub fn config(&self) -> &ClientConfig {
         &self.config

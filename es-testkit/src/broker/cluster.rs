@@ -81,6 +81,17 @@ pub struct GroupDescription {
     pub members: Vec<(u64, Vec<i32>)>,
 }
 
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberDescription {
+    /// Its number within the cluster: never used twice.
+    pub number: u64,
+    /// What its client calls itself: its `transactional_id`.
+    pub name: String,
+    /// The virtual time at which it polled last.
+    pub heard: Duration,
+}
+
 impl Cluster {
     /// An empty cluster with this id. Its clock stands at zero and its clients' polls do not wait.
     pub fn new(id: &str) -> Self {
@@ -398,6 +409,12 @@ impl Cluster {
         self.read(|inner| inner.state.group(group).map_or(none, describe))
     }
 
+    /// A group's members in the order of joining, by the names that their clients gave themselves.
+    pub fn members(&self, group: &str) -> Vec<MemberDescription> {
+        let describe = |(number, name, heard): (u64, &str, Duration)| MemberDescription { number, name: name.to_owned(), heard };
+        self.read(|inner| inner.state.group(group).map(|group| group.names().map(describe).collect()).unwrap_or_default())
+    }
+
     /// Removes a member at once, as if its session had timed out.
     pub fn expel(&self, group: &str, member: u64) {
         self.write(|inner| inner.state.group_mut(group).remove(member));
@@ -449,6 +466,11 @@ impl Cluster {
     /// did not end that way.
     pub fn end_txn(&self, producer_id: i64, epoch: i16, commit: bool) -> Result<(), BrokerError> {
         self.write(|inner| inner.state.end_transaction(Producer { id: producer_id, epoch }, commit))
+    }
+
+    /// Since when the transaction of an id is open; none while it has none.
+    pub fn transaction_open_since(&self, transactional_id: &str) -> Option<Duration> {
+        self.read(|inner| inner.state.transactions.open_since(transactional_id))
     }
 
     /// Forgets a `transactional.id`, as a broker does that has not heard of it for a week. One with an open transaction stays.

@@ -104,6 +104,20 @@ impl Group {
         }
     }
 
+    /// Removes all members of this name, as the farewell of a streams group's member does, whose id is its name and outlives its process.
+    pub(super) fn evict(&mut self, name: &str) {
+        let before = self.members.len();
+        self.members.retain(|_, member| member.name != name);
+        if self.members.len() < before {
+            self.rebalance();
+        }
+    }
+
+    /// The members by number: name, and when each polled last.
+    pub(super) fn names(&self) -> impl Iterator<Item = (MemberId, &str, Duration)> {
+        self.members.iter().map(|(id, member)| (*id, &*member.name, member.polled_at))
+    }
+
     /// Removes the members that were silent for too long.
     pub(super) fn expire(&mut self, now: Duration) {
         let dead = |m: &Member| {

@@ -52,7 +52,7 @@ mod transactions;
 mod wire;
 
 pub use client::{Client, ClientConfig, MemberState};
-pub use cluster::{Cluster, GroupDescription, TopicDescription, Watermarks};
+pub use cluster::{Cluster, GroupDescription, MemberDescription, TopicDescription, Watermarks};
 pub use group::GroupMetadata;
 pub use log::{Isolation, OwnedRecord};
 pub use network::{Answer, Call, CallKind, Network, Verdict};

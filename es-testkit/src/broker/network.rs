@@ -62,6 +62,8 @@ pub enum CallKind {
     Extents,
     /// [`leave`](es_core::broker::Broker::leave)
     Leave,
+    /// [`Client::evict`](super::Client::evict)
+    Evict,
 }
 
 /// The fate of a call. All durations are virtual and count from the call.

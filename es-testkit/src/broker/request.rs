@@ -36,6 +36,8 @@ pub(super) enum Request {
     StableOffsets(Vec<Place>),
     Extents(Vec<Place>),
     Leave(Option<MemberId>),
+    /// The farewell in the name of all members that call themselves this.
+    Evict(String),
 }
 
 /// What comes back: the completion, and what else the client's own library would learn.
@@ -63,6 +65,7 @@ impl Request {
             Request::StableOffsets(_) => CallKind::StableOffsets,
             Request::Extents(_) => CallKind::Extents,
             Request::Leave(_) => CallKind::Leave,
+            Request::Evict(_) => CallKind::Evict,
         }
     }
 
@@ -97,6 +100,10 @@ impl Request {
                 member.iter().for_each(|m| state.group_mut(&config.group).remove(*m));
                 Completion::Left(Ok(()))
             }
+            Request::Evict(name) => {
+                state.group_mut(&config.group).evict(name);
+                Completion::Left(Ok(()))
+            }
         };
         Some(completion.into())
     }
@@ -114,7 +121,7 @@ impl CallKind {
             CallKind::Abort => Completion::Aborted(Err(error)),
             CallKind::StableOffsets => Completion::StableOffsets(Err(error)),
             CallKind::Extents => Completion::Extents(Err(error)),
-            CallKind::Leave => Completion::Left(Err(error)),
+            CallKind::Leave | CallKind::Evict => Completion::Left(Err(error)),
         }
     }
 }

@@ -137,6 +137,14 @@ impl Transactions {
         self.entries.get(transactional_id).map(|entry| entry.producer)
     }
 
+    /// Since when the transaction of an id is open, if it is.
+    pub(super) fn open_since(&self, transactional_id: &str) -> Option<Duration> {
+        match self.entries.get(transactional_id)?.phase {
+            Phase::Ongoing(_, since) => Some(since),
+            Phase::Empty | Phase::Ended { .. } => None,
+        }
+    }
+
     fn entry(&mut self, producer: Producer) -> Result<(String, &mut Entry), BrokerError> {
         let found = self.entries.iter_mut().find(|(_, e)| e.producer.id == producer.id);
         let (id, entry) = found.ok_or_else(|| error::unknown_producer(producer))?;

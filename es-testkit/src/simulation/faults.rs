@@ -121,6 +121,8 @@ impl<A: Decide> Simulation<A> {
                     lane.asleep_until = later_than_session;
                 }
             }
+            Fault::HangServer => process.mute_until = Some((now + self.random.millis(500, 6000), false)),
+            Fault::RefuseServer => process.mute_until = Some((now + self.random.millis(100, 1500), true)),
             Fault::Outage | Fault::ResetOffsets => {
                 for process in &mut self.processes {
                     process.kill(keep, later_than_session);

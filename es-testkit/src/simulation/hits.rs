@@ -36,6 +36,32 @@ const MISCHIEF: [Mischief; 8] = [
     Mischief::ForeignAbort,
 ];
 
+/// Somebody was taken for dead: what has become of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alarm {
+    /// The evicted process did not run.
+    EvictedDead,
+    /// It was alive.
+    EvictedAlive,
+    /// It was alive, and had a transaction open when the evictor began.
+    EvictedInTransaction,
+    /// It was dead when the evictor began, and ran again when the evictor had done.
+    EvictedRestarted,
+    /// Two processes were at it at once.
+    EvictedByTwo,
+    /// The evictor died between two of its steps.
+    EvictorDied,
+}
+
+const ALARMS: [Alarm; 6] = [
+    Alarm::EvictedDead,
+    Alarm::EvictedAlive,
+    Alarm::EvictedInTransaction,
+    Alarm::EvictedRestarted,
+    Alarm::EvictedByTwo,
+    Alarm::EvictorDied,
+];
+
 /// The faults by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FaultId(u8);
@@ -44,6 +70,13 @@ impl From<Mischief> for FaultId {
     fn from(mischief: Mischief) -> Self {
         let at = MISCHIEF.iter().position(|m| *m == mischief).expect("it is listed");
         FaultId((Fault::ALL.len() + at) as u8)
+    }
+}
+
+impl From<Alarm> for FaultId {
+    fn from(alarm: Alarm) -> Self {
+        let at = ALARMS.iter().position(|a| *a == alarm).expect("it is listed");
+        FaultId((Fault::ALL.len() + MISCHIEF.len() + at) as u8)
     }
 }
 
@@ -56,7 +89,7 @@ impl From<Fault> for FaultId {
 impl FaultId {
     /// The fault of this row of [`CALLS`].
     pub(super) fn of_call(row: usize) -> Self {
-        FaultId((Fault::ALL.len() + MISCHIEF.len() + row) as u8)
+        FaultId((Fault::ALL.len() + MISCHIEF.len() + ALARMS.len() + row) as u8)
     }
 }
 
@@ -66,8 +99,9 @@ pub fn fault_names() -> &'static [String] {
     NAMES.get_or_init(|| {
         let faults = Fault::ALL.iter().map(|fault| format!("{fault:?}"));
         let mischief = MISCHIEF.iter().map(|mischief| format!("{mischief:?}"));
+        let alarms = ALARMS.iter().map(|alarm| format!("{alarm:?}"));
         let calls = CALLS.iter().map(|(kind, fault)| format!("{kind:?}: {fault}"));
-        let names: Vec<String> = faults.chain(mischief).chain(calls).collect();
+        let names: Vec<String> = faults.chain(mischief).chain(alarms).chain(calls).collect();
         assert!(names.len() <= 128, "a set of faults has 128 bits");
         names
     })
@@ -110,10 +144,12 @@ pub(super) enum Checker {
     DeadLetters,
     /// What a standby has was committed, and in the end it is the fold of the log.
     Standbys,
+    /// When an evictor says farewell in a member's name, all that the member had left open is settled, and it is fenced; and then it is no member any more.
+    Evictions,
 }
 
 impl Checker {
-    pub(super) const ALL: [Checker; 17] = {
+    pub(super) const ALL: [Checker; 18] = {
         use Checker::*;
         [
             Offsets,
@@ -133,6 +169,7 @@ impl Checker {
             BadRows,
             DeadLetters,
             Standbys,
+            Evictions,
         ]
     };
 
@@ -155,12 +192,13 @@ impl Checker {
             Checker::BadRows => "bad rows",
             Checker::DeadLetters => "dead letters",
             Checker::Standbys => "standbys",
+            Checker::Evictions => "evictions",
         }
     }
 }
 
 /// The names of the checkers that judge simulations.
-pub fn checker_names() -> [&'static str; 17] {
+pub fn checker_names() -> [&'static str; 18] {
     Checker::ALL.map(Checker::name)
 }
 

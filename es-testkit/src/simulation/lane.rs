@@ -3,9 +3,10 @@
 use super::ports::{BrokerPort, StorePort};
 use crate::app::VirtualClock;
 use es_core::runner::{Phase, Runner, RunnerError};
+use es_core::state_store::StoreError;
 use es_core::task::layout;
 use es_core::task::query::{Committed, Scan, Scanned, Unanswered};
-use es_core::task::{Logic, TaskState};
+use es_core::task::{Logic, TaskError, TaskState};
 use std::any::Any;
 use std::ops::{Bound, ControlFlow};
 use std::time::Duration;
@@ -93,7 +94,9 @@ impl<L: Logic> Lane for SimulatedRunner<L> {
     }
 
     fn scan(&mut self, partition: i32) -> Result<Option<Vec<String>>, String> {
-        if self.position(partition).is_err() {
+        // Another lane of the process may have met a failed disk, and this one not have noticed yet.
+        let is_poisoned = |error: &Unanswered| matches!(error, Unanswered::Failed(TaskError::Store { error: StoreError::Poisoned(_), .. }));
+        if self.position(partition).is_err() || self.get(partition, "", |_| ()).is_err_and(|error| is_poisoned(&error)) {
             return Ok(None);
         }
         let mut seen: Vec<Seen> = Vec::new();

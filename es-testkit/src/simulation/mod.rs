@@ -18,6 +18,7 @@
 mod aggregate_audit;
 mod auditor;
 mod bank;
+mod evictions;
 mod faults;
 mod hits;
 mod lane;

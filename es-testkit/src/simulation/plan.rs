@@ -60,11 +60,15 @@ pub(super) enum Fault {
     LoseLane,
     /// One lane of a process hangs past its session, while the others go on and get its tasks.
     HangLane,
+    /// The server of a process answers nobody, while the rest of it goes on.
+    HangServer,
+    /// Nobody seems to listen where a process has its server, while it goes on.
+    RefuseServer,
 }
 
 impl Fault {
     /// All of them.
-    pub(super) const ALL: [Fault; 25] = {
+    pub(super) const ALL: [Fault; 27] = {
         use Fault::*;
         [
             CrashAndRestart,
@@ -92,6 +96,8 @@ impl Fault {
             ResetOffsets,
             LoseLane,
             HangLane,
+            HangServer,
+            RefuseServer,
         ]
     };
 
@@ -100,9 +106,26 @@ impl Fault {
         &Self::ALL[..23]
     }
 
-    /// Those of single lanes: the others.
+    /// Those of single lanes.
     fn of_lanes() -> &'static [Fault] {
-        &Self::ALL[23..]
+        &Self::ALL[23..25]
+    }
+
+    /// Those by which others come to take a process for dead, rightly or not: of servers, which are the last ones, and some of processes.
+    fn of_evicted() -> &'static [Fault] {
+        use Fault::*;
+        &[
+            HangServer,
+            HangServer,
+            RefuseServer,
+            RefuseServer,
+            RefuseServer,
+            CrashAndRestart,
+            CrashAndTakeover,
+            CrashAndTakeover,
+            PowerLoss,
+            Zombie,
+        ]
     }
 }
 
@@ -124,6 +147,19 @@ pub(super) enum Clocks {
     AnHourOff,
     /// Now and then time leaps ahead, by so many milliseconds at most.
     Leap(u64),
+}
+
+/// How processes evict each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Evictors {
+    /// Of a thousand looks at another process, the answers to so many are lost.
+    pub(super) lost_answers: u64,
+    /// Whoever is cut off from the brokers is cut off from the other processes too.
+    pub(super) cut_off_from_all: bool,
+    /// Of a thousand evictors, so many die between two of its steps.
+    pub(super) dying: u64,
+    /// An evictor waits up to so many milliseconds before each of its steps.
+    pub(super) slow: u64,
 }
 
 /// What a seed decides.
@@ -153,6 +189,8 @@ pub(super) struct Plan {
     /// Of each task so many other processes keep a standby, and look so often whether they are the right ones.
     pub(super) standbys: usize,
     pub(super) standbys_interval: Duration,
+    /// Whether the processes watch each other, and evict who seems dead.
+    pub(super) evictors: Option<Evictors>,
 }
 
 impl Plan {
@@ -218,6 +256,7 @@ impl Plan {
             lanes: 1,
             standbys: 0,
             standbys_interval: Duration::from_secs(1),
+            evictors: None,
         }
     }
 
@@ -239,6 +278,27 @@ impl Plan {
             self.standbys = random.between(1, 2) as usize;
             self.standbys_interval = random.millis(20, 1500);
             self.settings.standby_interval = random.millis(10, 600);
+        }
+        self
+    }
+
+    /// With processes that watch and evict each other, in some seeds; `random` as there. Only a streams group's members are told of each other; its sessions are
+    /// long, so that it is mostly an eviction and not the end of a session that moves what a dead member had.
+    pub(super) fn with_evictors(mut self, random: &mut Random) -> Self {
+        if random.chance(300) {
+            self.evictors = Some(Evictors {
+                lost_answers: random.pick(&[0, 30, 300]),
+                cut_off_from_all: random.chance(500),
+                dying: random.pick(&[0, 100, 300]),
+                slow: random.pick(&[1, 300, 3000]),
+            });
+            self.task_fences = true;
+            self.session_timeout = random.pick(&[3000, 6000, 12_000].map(Duration::from_millis));
+            self.burst = self.burst.min(20);
+            self.pause = self.pause.max(100);
+            let length = (self.commands / self.burst * 2).max(8) * self.pause;
+            self.faults.extend((0..random.between(2, 4)).map(|_| (random.millis(1, length), random.pick(Fault::of_evicted()))));
+            self.faults.sort_by_key(|(at, _)| *at);
         }
         self
     }

@@ -6,7 +6,9 @@ use crate::broker::{Client, Cluster};
 use crate::store::{MemorySnapshot, MemoryStore};
 use es_core::broker::{Appetite, Broker, BrokerEvent, Completion, Fetched, OffsetCommit, Token};
 use es_core::envelope::{Provenance, header};
+use es_core::membership::watch::{EvictionStep, Told};
 use es_core::record::{Place, RecordBatch};
+use es_core::runner::Guarantee;
 use es_core::state_store::{StateStore, StoreError, WriteBatch};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,11 +26,13 @@ pub struct Ports {
     pub broker: fn(Client, &Cluster) -> AnyBroker,
     /// Goes around each store.
     pub store: fn(MemoryStore) -> AnyStore,
+    /// What a process does to evict another one.
+    pub eviction: fn(&Told, Guarantee) -> Vec<EvictionStep>,
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Ports { broker: |client, _| Box::new(client), store: |store| Box::new(store) }
+        Ports { broker: |client, _| Box::new(client), store: |store| Box::new(store), eviction: Told::eviction }
     }
 }
 

@@ -1,5 +1,6 @@
 //! One process of a simulated application: it runs, sleeps, dies and comes back.
 
+use super::evictions::Watcher;
 use super::lane::{Lane, SimulatedRunner};
 use super::ports::{AnyBroker, AnyStore, BrokerPort, PortLog, Ports, SlowDisk, StorePort};
 use super::trace::Trace;
@@ -68,7 +69,15 @@ pub(super) struct Process {
     pub(super) is_strict: bool,
     /// Its first lane's client, and whether something happened at that lane's last step; of its former life while it does not run.
     pub(super) last: (u64, bool),
-    starts: u64,
+    pub(super) starts: u64,
+    /// Watches the others while it runs, in seeds in which processes evict each other.
+    pub(super) watcher: Option<Watcher>,
+    /// Until when its server does not answer, and whether nobody seems to listen there.
+    pub(super) mute_until: Option<(Duration, bool)>,
+    /// It is dead, and so is its machine: nobody refuses in its name.
+    pub(super) lost_its_machine: bool,
+    /// It was told to stop.
+    pub(super) stops: bool,
 }
 
 /// A lane of a process.
@@ -77,7 +86,7 @@ pub(super) struct ProcessLane {
     pub(super) name: String,
     /// Among the lanes of all processes.
     number: usize,
-    transactional_id: String,
+    pub(super) transactional_id: String,
     pub(super) lane: Box<dyn Lane>,
     pub(super) client: u64,
     /// It hangs until this time, while the others of its process go on.
@@ -108,12 +117,21 @@ impl Process {
             is_strict: false,
             last: (0, false),
             starts: 0,
+            watcher: None,
+            mute_until: None,
+            lost_its_machine: false,
+            stops: false,
         }
+    }
+
+    /// Its name among all members of its groups; it keeps it over restarts.
+    pub(super) fn instance(&self) -> String {
+        format!("test-{}", self.name)
     }
 
     /// The id of one of its lanes, by number.
     pub(super) fn transactional_id(&self, lane: usize) -> String {
-        format!("test-{}-{lane}", self.name)
+        format!("{}-{lane}", self.instance())
     }
 
     pub(super) fn runs(&self) -> bool {
@@ -133,6 +151,7 @@ impl Process {
             former.iter().for_each(|id| self.end_transaction(world, setup, id));
         }
         self.starts += 1;
+        (self.lost_its_machine, self.stops) = (false, false);
         world.trace.note(world.cluster.now(), &self.name, format_args!("starts"));
         let several = disks.len() > 1;
         for (lane, disk) in disks.into_iter().enumerate() {
@@ -191,6 +210,7 @@ impl Process {
     pub(super) fn lose_power(&mut self, lost: usize, boots_at: Duration) {
         self.disk.lose_power(lost);
         self.gone(boots_at);
+        self.lost_its_machine = true;
     }
 
     /// Tells all its lanes to stop in good order, unless they sleep.
@@ -198,6 +218,7 @@ impl Process {
         if now < self.asleep_until {
             return;
         }
+        self.stops = true;
         for lane in self.lanes.iter_mut().filter(|lane| now >= lane.asleep_until) {
             watch::turn_of(lane.number);
             lane.lane.stop();
@@ -209,6 +230,8 @@ impl Process {
             watch::forget(lane.number);
         }
         self.boots_at = boots_at;
+        self.watcher = None;
+        self.lost_its_machine = false;
     }
 
     /// One step of one of its lanes. Tells why that stopped, where it did; it is not among the lanes any more then.
@@ -231,6 +254,9 @@ impl Process {
         let error = lane.error().cloned();
         drop(lane);
         watch::forget(number);
+        if !self.runs() {
+            self.watcher = None;
+        }
         if self.runs() && error.is_some() {
             self.end_transaction(world, setup, &transactional_id);
         }

@@ -28,7 +28,7 @@ struct State {
 }
 
 /// What can become of a call beside its success, by the kind of the call.
-pub(super) const CALLS: [(CallKind, &str); 48] = {
+pub(super) const CALLS: [(CallKind, &str); 52] = {
     use CallKind::*;
     [
         (Commit, "refused"),
@@ -79,6 +79,10 @@ pub(super) const CALLS: [(CallKind, &str); 48] = {
         (Leave, "reply late"),
         (Leave, "request late"),
         (Leave, "refused"),
+        (Evict, "reply lost"),
+        (Evict, "reply late"),
+        (Evict, "request late"),
+        (Evict, "refused"),
     ]
 };
 
@@ -110,6 +114,22 @@ impl Weather {
     /// From now on this client hears nothing.
     pub(super) fn deafen(&self, client: u64) {
         self.with(|state| state.deaf.insert(client));
+    }
+
+    /// Whether this client reaches nobody.
+    pub(super) fn is_cut_off(&self, client: u64) -> bool {
+        self.with(|state| state.cut_off.contains(&client))
+    }
+
+    /// This client is as far from the cluster as that one is.
+    pub(super) fn beside(&self, client: u64, other: u64) {
+        self.with(|state| {
+            for set in [&mut state.cut_off, &mut state.deaf] {
+                if set.contains(&other) {
+                    set.insert(client);
+                }
+            }
+        });
     }
 
     /// From now on this client is connected as all are.
@@ -153,7 +173,9 @@ impl State {
             let arrivals = if is_deaf { vec![Duration::ZERO] } else { Vec::new() };
             return Verdict { arrivals, answer: Answer::Error(Duration::from_millis(300), error(kind)) };
         }
-        if !self.random.chance(self.per_mille) {
+        // Farewells in another's name are few: so that all of their fates are seen, more of them are disturbed.
+        let times = if call.kind == CallKind::Evict { 4 } else { 1 };
+        if !self.random.chance(times * self.per_mille) {
             let (there, back) = (self.random.millis(0, 2), self.random.millis(0, 4));
             return Verdict::delayed(there, there + back);
         }
@@ -206,7 +228,7 @@ impl State {
                 self.carried = Some(random.next());
                 ("a part applied", Verdict { arrivals: vec![soon], answer: Answer::Error(late, error(ErrorKind::Abortable)) })
             }
-            (CallKind::SendOffsets | CallKind::InitProducer, 3) => {
+            (CallKind::SendOffsets | CallKind::InitProducer | CallKind::Evict, 3) => {
                 ("reply lost", Verdict { arrivals: vec![soon], answer: Answer::Error(soon, error(ErrorKind::Retriable)) })
             }
             (_, 4 | 5) => ("reply late", Verdict::delayed(soon, late)),

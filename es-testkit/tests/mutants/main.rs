@@ -11,6 +11,7 @@
 //! does so for that one alone. Violations that no port can plant are patches of the engine: see [`patches`].
 
 mod broker;
+mod evicted;
 mod patches;
 mod read;
 mod record;
@@ -19,6 +20,7 @@ mod store;
 mod written;
 
 use es_core::broker::ErrorKind;
+use es_core::membership::watch::Told;
 use es_core::record::Role;
 use es_testkit::broker::{Client, Cluster};
 use es_testkit::checkers::Violation;
@@ -45,16 +47,24 @@ fn plain_store(store: MemoryStore) -> AnyStore {
 
 macro_rules! ports {
     (broker $twist:expr) => {
-        Ports { broker: |client, cluster| Box::new(broker::Twisted::new(client, cluster, $twist)), store: plain_store }
+        Ports {
+            broker: |client, cluster| Box::new(broker::Twisted::new(client, cluster, $twist)),
+            store: plain_store,
+            eviction: Told::eviction,
+        }
     };
     (store $flaw:expr) => {
-        Ports { broker: plain, store: |store| Box::new(store::Twisted::new(store, $flaw)) }
+        Ports { broker: plain, store: |store| Box::new(store::Twisted::new(store, $flaw)), eviction: Told::eviction }
     };
     (both $twist:expr, $flaw:expr) => {
         Ports {
             broker: |client, cluster| Box::new(broker::Twisted::new(client, cluster, $twist)),
             store: |store| Box::new(store::Twisted::new(store, $flaw)),
+            eviction: Told::eviction,
         }
+    };
+    (eviction $steps:expr) => {
+        Ports { broker: plain, store: plain_store, eviction: $steps }
     };
 }
 
@@ -128,6 +138,13 @@ mutants! {
     5 takes_a_fenced_commit_for_done: broker written::believes_commits(&[ErrorKind::Fenced]);
     5 keeps_tasks_that_are_lost: broker read::keeps_lost();
     5 takes_tasks_that_are_not_its_own: broker read::takes_all_tasks();
+    5 evicts_before_it_fences: eviction evicted::leaves_first;
+    5 evicts_without_a_fence: eviction evicted::fences_nothing;
+    5 evicts_and_fences_one_lane_alone: eviction evicted::fences_one_lane;
+    5 evicts_and_fences_another_id: eviction evicted::fences_another;
+    5 evicts_one_lane_alone: eviction evicted::leaves_for_one_lane;
+    5 stays_away_when_it_was_evicted: broker evicted::stays_away();
+    5 goes_on_when_it_was_evicted: broker evicted::goes_on();
 
     // A task leaves a lane only when the lane's transaction has a known outcome.
     6 acknowledges_a_revocation_at_once: broker read::acknowledges_at_once();

@@ -3,6 +3,7 @@
 use crate::load::{Ledger, MAX_COMMAND};
 use crate::logs::Follower;
 use crate::process::{App, Variant, command, copy};
+use crate::reads::{Read, Shown};
 use crate::report::Verdict;
 use crate::world::World;
 use bank::Account;
@@ -26,6 +27,7 @@ pub(crate) struct Checks {
     follower: Follower,
     audit: Audit<Account>,
     books: Books,
+    shown: Shown,
     round: usize,
     interrupted: Arc<AtomicBool>,
 }
@@ -47,6 +49,7 @@ impl Checks {
             follower: Follower::new(world)?,
             audit: Audit::new(world.commands_id, world.partitions, world.command_memory, MAX_COMMAND),
             books: Books::default(),
+            shown: Shown::default(),
             round: 0,
         })
     }
@@ -56,16 +59,24 @@ impl Checks {
         self.audit.counts()
     }
 
+    /// The reads that were compared.
+    pub(crate) fn reads(&self) -> u64 {
+        self.shown.compared
+    }
+
     /// Runs the checkers over what is new since the last round; when interrupted, only those that had begun.
     pub(crate) fn round(
         &mut self,
         world: &World,
         apps: &[App],
         ledger: &Ledger,
+        reads: Vec<Read>,
         variant: Variant,
         last: bool,
     ) -> Result<Vec<Verdict>, String> {
         let before = self.audit.counts();
+        let shown = format!("{} reads", reads.len());
+        self.shown.expect(reads);
         let violations = self.follow(world)?;
         let seen = self.audit.counts();
         let told = format!(
@@ -80,6 +91,8 @@ impl Checks {
             seen.changelog - before.changelog,
         );
         let mut verdicts = vec![Verdict::of("audit", violations, told), self.ledger(world, ledger), self.sums()];
+        let wrong = self.shown.close().into_iter().map(|what| Violation::new("reads", what)).collect();
+        verdicts.push(Verdict::of("reads", wrong, shown));
         let violations = apps.iter().map(|app| self.store(world, &app.folder));
         let (counts, violations): (Vec<_>, Vec<_>) = violations.partition(Result::is_ok);
         let told: Vec<String> = counts.into_iter().flatten().collect();
@@ -103,13 +116,16 @@ impl Checks {
     }
 
     fn follow(&mut self, world: &World) -> Result<Vec<Violation>, String> {
-        let Checks { follower, audit, books, .. } = self;
+        let Checks { follower, audit, books, shown, .. } = self;
         // In a thread of this name the panic hook keeps quiet: the audit folds what must panic.
         thread::scope(|scope| {
             let reading = thread::Builder::new().name("audit".into()).spawn_scoped(scope, move || {
                 for role in Role::ALL.into_iter().filter(|role| *role != Role::Changelog).chain([Role::Changelog]) {
                     follower.read(world, role, |record| {
-                        books.take(record);
+                        let change = books.take(record);
+                        if role == Role::Events {
+                            shown.take(record, change);
+                        }
                         audit.take(record);
                     })?;
                 }
@@ -197,20 +213,27 @@ impl Checks {
 }
 
 impl Books {
-    fn take(&mut self, record: &RecordRef<'_>) {
+    /// Returns by how much an event changes its account's balance.
+    fn take(&mut self, record: &RecordRef<'_>) -> i128 {
         match record.place.role {
             Role::Events => {
                 let value = record.value.and_then(|v| serde_json::from_slice::<serde_json::Value>(v).ok());
                 let amount = value.and_then(|v| v["amount"].as_u64()).unwrap_or(0);
                 match record.header(header::TYPE) {
-                    Some(b"Deposited") => self.deposited += u128::from(amount),
-                    Some(b"Withdrawn") => self.withdrawn += u128::from(amount),
+                    Some(b"Deposited") => {
+                        self.deposited += u128::from(amount);
+                        return i128::from(amount);
+                    }
+                    Some(b"Withdrawn") => {
+                        self.withdrawn += u128::from(amount);
+                        return -i128::from(amount);
+                    }
                     _ => {}
                 }
             }
             Role::Commands => {
                 let id = record.header(header::ID).and_then(|id| std::str::from_utf8(id).ok());
-                let Some(number) = id.and_then(|id| id.strip_prefix('c')?.parse::<usize>().ok()) else { return };
+                let Some(number) = id.and_then(|id| id.strip_prefix('c')?.parse::<usize>().ok()) else { return 0 };
                 if self.ids.len() <= number / 64 {
                     self.ids.resize(number / 64 + 1, 0);
                 }
@@ -220,6 +243,7 @@ impl Books {
             }
             _ => {}
         }
+        0
     }
 }
 

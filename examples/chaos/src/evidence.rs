@@ -64,7 +64,7 @@ pub(crate) fn keep(folder: &Path, world: &World, report: &Report, struck: &[Stru
     for name in ["logs", "state"] {
         copy(&world.folder.join(name), &folder.join(name));
     }
-    if let Err(error) = fs::write(folder.join("broker.log"), world.broker.server().log()) {
+    if let Err(error) = fs::write(folder.join("broker.log"), world.broker.log()) {
         tell("broker.log", &error);
     }
     folder.to_path_buf()

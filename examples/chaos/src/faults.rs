@@ -4,7 +4,7 @@ use crate::chaos::{Act, Chaos};
 use crate::exits::Struck;
 use crate::plan::{Fault, Kind};
 use crate::process::App;
-use es_testkit::proxy::{Api, Choice, Strike, StrikeHandle};
+use es_testkit::proxy::{Api, Choice, Proxy, Strike, StrikeHandle};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, Producer};
 use std::time::{Duration, Instant};
@@ -42,13 +42,14 @@ impl Chaos {
             }
             Fault::KillInCommit { app, held, down } => {
                 let Some((app, id)) = target(app).and_then(|app| Some((app, self.transactional_id(app)?))) else { return };
-                let strike = self.world.proxy.strike(Strike::next(Choice::of(Api::END_TXN).transaction(&id).commits(), held));
+                let strike = self.proxy().strike(Strike::next(Choice::of(Api::END_TXN).transaction(&id).commits(), held));
                 self.aimed.push(Aimed { app, strike, until: now + Duration::from_secs(10), down });
             }
-            Fault::Restart { app } => {
+            Fault::Restart { app, away } => {
                 let Some(app) = target(app) else { return };
+                self.apps[app].absence = away;
                 self.apps[app].signal("TERM");
-                self.struck(kind, Some(app), Duration::from_secs(1), "asked to end".into());
+                self.struck(kind, Some(app), Duration::from_secs(1), format!("asked to end, away for {away:?}"));
             }
             Fault::Pause { app, time } => {
                 let Some(app) = target(app) else { return };
@@ -76,14 +77,15 @@ impl Chaos {
                     Some(false) => Choice::of(api).aborts(),
                     None => Choice::of(api),
                 };
-                self.strikes.push((kind, format!("the next {api}: {action:?}"), self.world.proxy.strike(Strike::next(choice, action))));
+                let strike = self.proxy().strike(Strike::next(choice, action));
+                self.strikes.push((kind, format!("the next {api}: {action:?}"), strike));
             }
             Fault::Cut => {
-                let count = self.world.proxy.cut_all();
+                let count: usize = self.world.proxies.iter().map(Proxy::cut_all).sum();
                 self.struck(kind, None, Duration::ZERO, format!("{count} connections cut"));
             }
             Fault::BlackHole { direction, time } => {
-                self.world.proxy.black_hole(direction, time);
+                self.proxy().black_hole(direction, time);
                 self.struck(kind, None, time, format!("nothing passes, {direction:?}, for {time:?}"));
             }
             Fault::Fence { app } => {
@@ -148,6 +150,12 @@ impl Chaos {
         let at = Instant::now();
         self.report.struck(kind);
         self.struck.push(Struck { at, until: at + lasts, kind, app, text });
+    }
+
+    /// The proxy before some broker.
+    fn proxy(&mut self) -> &Proxy {
+        let number = self.random.below(self.world.proxies.len() as u64) as usize;
+        &self.world.proxies[number]
     }
 
     /// The id that one of a process's lanes writes its transactions with, once it has any.

@@ -1,5 +1,6 @@
 //! Commands, without a pause: most of them new, some repeated, some in conflict with an earlier one, some rubbish.
 
+use crate::reads::Written;
 use es_kafka::partition::partition_of;
 use es_testkit::simulation::Random;
 use rdkafka::ClientConfig;
@@ -7,8 +8,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -36,11 +37,32 @@ pub(crate) struct Ledger {
     end: AtomicBool,
     /// Whether all that was sent is acknowledged and nothing is being sent.
     quiet: AtomicBool,
+    /// A command that was acknowledged lately; whoever reads takes it.
+    newest: Mutex<Option<Written>>,
     /// Commands that wait to be processed, as the watch last saw them.
     pub(crate) backlog: AtomicU64,
 }
 
 impl Ledger {
+    /// Takes a command that was acknowledged lately, if there is one.
+    pub(crate) fn take_newest(&self) -> Option<Written> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn acknowledge(&self, message: &impl Message) {
+        let (partition, offset) = (message.partition(), message.offset());
+        let before = self.acknowledged[partition as usize].fetch_add(1, Ordering::Relaxed);
+        // Whoever reads is slower: one now and then is enough. Rubbish may lie in a partition where nobody looks for its key.
+        let account = || std::str::from_utf8(message.key()?).ok().filter(|key| key.starts_with("acct-"));
+        if before.is_multiple_of(8)
+            && let Some(account) = account()
+            && partition_of(account.as_bytes(), self.acknowledged.len() as i32) == partition
+        {
+            let written = Written { account: account.to_owned(), partition, offset };
+            *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(written);
+        }
+    }
+
     /// All acknowledged commands.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.iter().map(|n| n.load(Ordering::Relaxed)).sum()
@@ -76,6 +98,7 @@ impl Load {
             run: AtomicBool::new(false),
             end: AtomicBool::new(false),
             quiet: AtomicBool::new(true),
+            newest: Mutex::new(None),
             backlog: AtomicU64::new(0),
         });
         let mut config = ClientConfig::new();
@@ -135,9 +158,9 @@ impl ProducerContext for Acknowledged {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
-            Ok(message) => self.0.acknowledged[message.partition() as usize].fetch_add(1, Ordering::Relaxed),
-            Err(_) => self.0.failed.fetch_add(1, Ordering::Relaxed),
-        };
+            Ok(message) => self.0.acknowledge(message),
+            Err(_) => _ = self.0.failed.fetch_add(1, Ordering::Relaxed),
+        }
     }
 }
 

@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// How the processes share the partitions
     #[arg(long, value_enum, default_value_t = Groups::Streams)]
     pub(crate) groups: Groups,
+    /// How many brokers there are: with three, topics have three replicas, and one broker is down at a time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
+    pub(crate) brokers: u32,
     /// How many processes of it run
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub(crate) processes: u32,

@@ -14,7 +14,7 @@ pub(crate) enum Kind {
     Kill,
     /// A process is killed while its commit is on the way.
     KillInCommit,
-    /// A process is stopped in good order and started again.
+    /// A process is stopped in good order and started again, at once or a while later.
     Restart,
     /// A process sleeps for longer than its session (SIGSTOP, SIGCONT).
     LongPause,
@@ -97,8 +97,8 @@ pub(crate) enum Fault {
     Kill { app: usize, down: Duration },
     /// SIGKILL while a commit is held up for so long.
     KillInCommit { app: usize, held: Action, down: Duration },
-    /// SIGTERM.
-    Restart { app: usize },
+    /// SIGTERM, and so long until the next start.
+    Restart { app: usize, away: Duration },
     /// SIGSTOP for a while.
     Pause { app: usize, time: Duration },
     /// SIGKILL of the broker, and so long until its next start.
@@ -165,7 +165,7 @@ fn fault(kind: Kind, random: &mut Random, processes: usize, session: Duration) -
             ]);
             Fault::KillInCommit { app, held, down: down(random) }
         }
-        Kind::Restart => Fault::Restart { app },
+        Kind::Restart => Fault::Restart { app, away: down(random) },
         Kind::LongPause => Fault::Pause { app, time: session + random.millis(500, 5000) },
         Kind::ShortPause => Fault::Pause { app, time: random.millis(50, 3000) },
         Kind::BrokerKill => Fault::BrokerKill { down: random.millis(0, 4000) },

@@ -62,6 +62,10 @@ pub(crate) struct App {
     /// The last lines that it wrote, over all its lives.
     pub(crate) tail: VecDeque<String>,
     lives: u32,
+    /// How long it stays away once it has ended as asked.
+    pub(crate) absence: Duration,
+    /// Where it answers queries.
+    pub(crate) endpoint: Option<String>,
     /// How often it has evicted another one.
     pub(crate) evictions: u64,
 }
@@ -95,6 +99,8 @@ impl App {
             stopping: None,
             tail: VecDeque::new(),
             lives: 0,
+            absence: Duration::ZERO,
+            endpoint: None,
             evictions: 0,
         })
     }
@@ -180,6 +186,9 @@ impl App {
                 self.processing = true;
                 back = self.away.take().map(|since| since.elapsed()).or(back);
             }
+            if let Some((_, endpoint)) = line.split_once("queries are answered at http://") {
+                self.endpoint = endpoint.split_whitespace().next().map(str::to_owned);
+            }
             self.evictions += u64::from(line.contains("is taken for dead and evicted"));
             self.note(line.to_owned());
         }
@@ -252,7 +261,7 @@ pub(crate) fn command(world: &World, folder: &Path, variant: Variant, arguments:
     let mut command = Command::new(&world.app);
     command.arg0("bank").args(arguments).stdin(Stdio::null()).process_group(world.group());
     command
-        .env("ES_BOOTSTRAP_SERVERS", world.proxy.address().to_string())
+        .env("ES_BOOTSTRAP_SERVERS", world.proxied())
         .env("ES_STATE_DIR", folder)
         .env("ES_HEADERS", variant.headers)
         .env("ES_CHANGELOG", variant.changelog)

@@ -50,6 +50,9 @@ pub(crate) struct Report {
     poison: u64,
     requests: BTreeMap<(Api, Deed), u64>,
     pub(crate) counts: AuditCounts,
+    /// Reads through the processes that were compared with the log, and those without an answer.
+    pub(crate) reads: u64,
+    pub(crate) unanswered: BTreeMap<String, u64>,
     /// How often a process has evicted another one.
     pub(crate) evictions: u64,
     pub(crate) evidence: Option<PathBuf>,
@@ -73,6 +76,8 @@ impl Report {
             poison: 0,
             requests: BTreeMap::new(),
             counts: AuditCounts::default(),
+            reads: 0,
+            unanswered: BTreeMap::new(),
             evictions: 0,
             evidence: None,
             stopped: None,
@@ -177,7 +182,8 @@ impl Report {
             rdkafka::util::get_rdkafka_version().1
         )?;
         writeln!(out, "| time | {}:{:02} minutes, {rounds} rounds |", seconds / 60, seconds % 60)?;
-        writeln!(out, "| processes, partitions, accounts | {}, {}, {} |", options.processes, options.partitions, options.accounts)?;
+        let Options { brokers, processes, partitions, accounts, .. } = options;
+        writeln!(out, "| brokers, processes, partitions, accounts | {brokers}, {processes}, {partitions}, {accounts} |")?;
         writeln!(
             out,
             "| commands | {} ({:.0} a second), {} of them rubbish |",
@@ -194,14 +200,15 @@ impl Report {
         writeln!(out, "| transactions (EndTxn requests) | {transactions} |")?;
         writeln!(out, "| processes killed | {kills} |")?;
         writeln!(out, "| brokers killed | {} |", fault(Kind::BrokerKill))?;
+        writeln!(out, "| reads after writes, through any process | {} |", self.reads)?;
         writeln!(out, "| evictions by other processes | {} |", self.evictions)?;
         writeln!(out, "| pauses past the session time-out | {} |", fault(Kind::LongPause))?;
         writeln!(out, "| EndTxn delayed or lost | {late} |")?;
         if self.forgotten > 0 {
-            let why = "Kafka skips the marker of a transaction that it aborts while its partition is without a leader, as during the restart of the only broker";
+            let why = "Kafka skips the markers of what it has decided while a partition is without a leader, as during the restart of the only broker";
             writeln!(
                 out,
-                "| partitions on which the *broker* forgot a transaction | {}, ended with `kafka-transactions.sh abort`: {why} |",
+                "| partitions on which the *broker* forgot a transaction | {}, ended by hand as its coordinator had decided: {why} |",
                 self.forgotten
             )?;
         }
@@ -244,6 +251,10 @@ impl Report {
         writeln!(out, "\nHow processes ended that were not killed:\n\n| exit | times |\n|---|---|")?;
         for (how, count) in &self.ends {
             writeln!(out, "| {how} | {count} |")?;
+        }
+        writeln!(out, "\nReads without an answer, by what was told:\n\n| answer | times |\n|---|---|")?;
+        for (why, count) in &self.unanswered {
+            writeln!(out, "| {why} | {count} |")?;
         }
         self.write_verdicts(out)
     }

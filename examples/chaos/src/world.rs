@@ -1,12 +1,12 @@
 //! The broker, the proxy before it, the folder of the run, and the guard that ends everything should this process be killed.
 
-use crate::logs::Unrest;
 use crate::options::Options;
 use es_kafka::Topology;
 use es_kafka::broker::TopicId;
 use es_kafka::record::Role;
-use es_testkit::kafka_server::{Server, ServerOptions};
-use es_testkit::proxy::Proxy;
+use es_testkit::kafka_server::{KafkaError, Server, ServerOptions};
+use es_testkit::proxy::{Api, Deed, Proxy};
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,14 +25,18 @@ pub(crate) struct World {
     pub(crate) partitions: i32,
     pub(crate) session: Duration,
     pub(crate) command_memory: Duration,
-    pub(crate) proxy: Proxy,
+    /// One before each broker.
+    pub(crate) proxies: Vec<Proxy>,
     pub(crate) broker: Broker,
     guard: Child,
 }
 
-/// The broker. A restart goes on beside everything else.
+/// The broker, or all of them: one is down at a time. A restart goes on beside everything else.
 pub(crate) struct Broker {
-    server: Arc<Mutex<Server>>,
+    servers: Vec<Arc<Mutex<Server>>>,
+    /// Which one is killed next.
+    turn: usize,
+    /// Of all of them.
     pub(crate) bootstrap_servers: String,
     restarting: Arc<AtomicBool>,
     failed: Arc<AtomicBool>,
@@ -53,22 +57,39 @@ impl World {
         for name in ["state", "logs"] {
             fs::create_dir_all(folder.join(name)).map_err(|e| format!("{}: {e}", folder.display()))?;
         }
+        let brokers = options.brokers;
+        let (replicas, in_sync) = (brokers.min(3).to_string(), if brokers < 3 { "1" } else { "2" });
         let settings = [
             ("log.retention.ms", "-1"),
             ("log.segment.bytes", "268435456"),
             ("log.cleaner.min.cleanable.ratio", "0.3"),
-            // Not within the first seconds of the broker's life, in which it would forget them: see `Broker::end_forgotten`.
+            // Not within the first seconds of the broker's life, in which it would forget them: see `forgotten`.
             ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "8000"),
+            // On a busy machine a broker's own heartbeats are late.
+            ("broker.session.timeout.ms", "6000"),
+            ("default.replication.factor", &replicas),
+            ("offsets.topic.replication.factor", &replicas),
+            ("transaction.state.log.replication.factor", &replicas),
+            ("min.insync.replicas", in_sync),
+            ("transaction.state.log.min.isr", in_sync),
         ];
-        let server = Server::start(ServerOptions {
+        let server_options = ServerOptions {
             proxied: true,
             heap_megabytes: 768,
             settings: settings.map(|(name, value)| (name.into(), value.into())).to_vec(),
             ..ServerOptions::default()
-        });
-        let server = server.map_err(|e| format!("no Kafka: {e}"))?;
-        let proxied = server.proxied().ok_or("the broker has no listener for a proxy")?;
-        let proxy = Proxy::start(proxied.listen, proxied.upstream, options.seed).map_err(|e| format!("no proxy: {e}"))?;
+        };
+        let no_kafka = |e: KafkaError| format!("no Kafka: {e}");
+        let mut servers = vec![Server::start(server_options.clone()).map_err(no_kafka)?];
+        for node in 2..=brokers {
+            servers.push(servers[0].start_beside(node, &server_options).map_err(no_kafka)?);
+        }
+        let proxy = |(server, number): (&Server, u64)| {
+            let proxied = server.proxied().ok_or("the broker has no listener for a proxy")?;
+            Proxy::start(proxied.listen, proxied.upstream, options.seed + number).map_err(|e| format!("no proxy: {e}"))
+        };
+        let proxies = servers.iter().zip(0..).map(proxy).collect::<Result<Vec<_>, String>>()?;
+        let bootstrap_servers = servers.iter().map(Server::bootstrap_servers).collect::<Vec<_>>().join(",");
         let mut world = World {
             folder,
             app,
@@ -77,10 +98,11 @@ impl World {
             partitions: options.partitions,
             session: Duration::from_secs(6),
             command_memory: Duration::from_secs(150),
-            proxy,
+            proxies,
             broker: Broker {
-                bootstrap_servers: server.bootstrap_servers().to_owned(),
-                server: Arc::new(Mutex::new(server)),
+                bootstrap_servers,
+                servers: servers.into_iter().map(|server| Arc::new(Mutex::new(server))).collect(),
+                turn: 0,
                 restarting: Arc::default(),
                 failed: Arc::default(),
                 log_before: Arc::default(),
@@ -97,6 +119,20 @@ impl World {
     /// The process group of all processes of the application.
     pub(crate) fn group(&self) -> i32 {
         self.guard.id() as i32
+    }
+
+    /// Where the processes find the brokers.
+    pub(crate) fn proxied(&self) -> String {
+        self.proxies.iter().map(|proxy| proxy.address().to_string()).collect::<Vec<_>>().join(",")
+    }
+
+    /// What the proxies did to requests.
+    pub(crate) fn requests(&self) -> BTreeMap<(Api, Deed), u64> {
+        let mut all = BTreeMap::new();
+        for (key, count) in self.proxies.iter().flat_map(Proxy::counts) {
+            *all.entry(key).or_default() += count;
+        }
+        all
     }
 
     /// The name of a topic.
@@ -135,12 +171,21 @@ pub(crate) const OFFSETS: &str = "__consumer_offsets";
 pub(crate) const OFFSETS_PARTITIONS: [&str; 4] = ["0", "1", "2", "3"];
 
 impl Broker {
-    /// Kills it and starts it again after `down`. Does nothing and returns false while it is being restarted.
+    /// Kills one, each in its turn, and starts it again after `down`. Does nothing and returns false while it is being restarted.
     pub(crate) fn kill(&mut self, down: Duration) -> bool {
         if self.restarting.swap(true, Ordering::SeqCst) {
             return false;
         }
-        let (server, restarting, failed) = (self.server.clone(), self.restarting.clone(), self.failed.clone());
+        let (restarting, failed) = (self.restarting.clone(), self.failed.clone());
+        // The first of several has the only controller. Without it nobody takes a dead leader's place, so that it comes back as a leader by old metadata, and its
+        // transaction coordinator acts on what was not replicated before it died: a fault of Kafka's that a quorum of controllers hides.
+        let server = match &self.servers[..] {
+            [only] => only,
+            [_, others @ ..] => &others[self.turn % others.len()],
+            [] => unreachable!("there is a broker"),
+        };
+        let server = server.clone();
+        self.turn += 1;
         let (up, epoch, log_before) = (self.up.clone(), self.epoch, self.log_before.clone());
         self.thread = Some(thread::spawn(move || {
             let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,65 +217,31 @@ impl Broker {
         (up > 0).then(|| self.epoch + Duration::from_millis(up))
     }
 
-    /// Ends transactions that the broker has forgotten, as its administrator would, and returns on how many partitions.
-    ///
-    /// While the only broker of a cluster starts, its partitions are without a leader for a moment. A transaction that is aborted in this moment (its time is
-    /// over, or its producer is initialised anew) is over for Kafka's coordinator, which skips the marker: "Couldn't find leader endpoint for
-    /// partitions … these partitions are likely deleted already and hence can be skipped". The partition stays unstable for ever. Nobody but the
-    /// administrator can help, with `kafka-transactions.sh abort`; an application can only wait. Only what the broker's log names is ended here.
-    pub(crate) fn end_forgotten(&self, unrest: &[Unrest]) -> u64 {
-        let server = self.server();
-        let log = server.log();
-        let skipped: Vec<&str> = log.lines().filter(|line| line.contains("Couldn't find leader endpoint for partitions")).collect();
-        let is_skipped = |topic: &str, partition: &str| {
-            let named = format!("{topic}-{partition}");
-            let names = |line: &&str| line.split(['(', ')', ',', ' ']).any(|word| word == named);
-            skipped.iter().any(names)
-        };
-        let tool = |arguments: &[&str]| {
-            let arguments = [&["--bootstrap-server", server.bootstrap_servers()], arguments].concat();
-            server.run_tool("org.apache.kafka.tools.TransactionsCommand", &arguments, b"")
-        };
-        // It fails where the transaction has ended meanwhile.
-        let end = |topic: &str, partition: &str, start: &str| {
-            u64::from(tool(&["abort", "--topic", topic, "--partition", partition, "--start-offset", start]).is_ok())
-        };
-        let mut ended = 0;
-        if unrest.iter().any(|one| matches!(one, Unrest::Offsets { .. })) {
-            for partition in OFFSETS_PARTITIONS.iter().filter(|partition| is_skipped(OFFSETS, partition)) {
-                let producers = tool(&["describe-producers", "--topic", OFFSETS, "--partition", partition]).unwrap_or_default();
-                // The last column is where the producer's open transaction begins.
-                let starts = producers.lines().skip(1).filter_map(|line| line.split_whitespace().last());
-                ended += starts.filter(|start| start.parse::<i64>().is_ok()).map(|start| end(OFFSETS, partition, start)).sum::<u64>();
-            }
-        }
-        // What the application reads comes last: as soon as it can, it goes on, and the marker of its next transaction, which has the same producer id, would
-        // commit what was aborted here.
-        for one in unrest.iter().rev() {
-            let Unrest::Open { topic, partition, stable, .. } = one else { continue };
-            let partition = partition.to_string();
-            if is_skipped(topic, &partition) {
-                ended += end(topic, &partition, &stable.to_string());
-            }
-        }
-        ended
-    }
-
     /// Restarts a broker whose group coordinator has loaded a partition of the offsets twice since the last start, as its administrator would, and returns whether it had.
     ///
     /// While the only broker of a cluster starts, a partition can be elected twice while the first election still loads; the second load then ends with "Ignored load
     /// completion from __consumer_offsets-N because context is in ACTIVE state". The sessions of the members loaded so have no timer: one that never comes back keeps what
     /// it had. Only another load helps.
     pub(crate) fn reload(&mut self) -> bool {
+        // With several brokers another one takes the coordinator's place meanwhile.
+        if self.servers.len() > 1 {
+            return false;
+        }
         let twice = |line: &str| line.contains("Ignored load completion from __consumer_offsets-") && line.contains("ACTIVE");
         let log = self.server().log();
         let since = log.get(self.log_before.load(Ordering::SeqCst)..).unwrap_or(&log);
         since.lines().any(twice) && self.kill(Duration::ZERO)
     }
 
-    /// The server, once it is not being restarted.
+    /// The first server, once it is not being restarted.
     pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+        self.servers[0].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What all of them have logged.
+    pub(crate) fn log(&self) -> String {
+        let log = |server: &Arc<Mutex<Server>>| server.lock().unwrap_or_else(PoisonError::into_inner).log();
+        self.servers.iter().map(log).collect()
     }
 }
 

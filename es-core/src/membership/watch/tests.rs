@@ -250,3 +250,13 @@ fn whatever_happens_nobody_is_evicted_against_the_rules() {
     }
     assert!(all.iter().all(|count| *count > 100), "{all:?}");
 }
+
+#[test]
+fn all_ids_are_fenced_before_the_first_farewell_and_who_has_not_joined_has_none() {
+    let mut told = told("c");
+    told.lanes.push(LaneIds { group: "g".into(), member_id: None, transactional_id: "t-c-1".into() });
+    let fence = |id: &str| EvictionStep::Fence { transactional_id: id.into() };
+    let leave = EvictionStep::Leave { group: "g".into(), member_id: "c-0".into() };
+    assert_eq!(told.eviction(Guarantee::ExactlyOnce), [fence("t-c-0"), fence("t-c-1"), leave.clone()]);
+    assert_eq!(told.eviction(Guarantee::AtLeastOnce), [leave]);
+}
