@@ -69,8 +69,8 @@ impl Shares {
             inputs: under_way / 32 * 4,
             batch: under_way / 32 * 7,
             send_ahead: under_way / 32 * 6,
-            entries: stays / 20 * 17,
-            flushes: stays / 20 * 3,
+            entries: stays / 20 * 16,
+            flushes: stays / 20 * 4,
         }
     }
 

@@ -66,6 +66,8 @@ struct Batch<S> {
 /// A batch, by its number, and the place of an entry among its undos.
 type UndoAt = (u64, u32);
 
+/// What an entry takes in a store write beside its value, roughly: key, and where both begin and end.
+const WRITE_OVERHEAD: usize = 48;
 /// So many changed entries are no reason to hurry.
 const FEW: usize = 1000;
 
@@ -331,9 +333,11 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         self.dirty.len()
     }
 
-    /// Whether committed changes take so many bytes, or half of the cache, so that it will soon find nothing to evict.
+    /// Whether committed changes would take so many bytes in a store write, or take three quarters of the cache, so that it will soon find nothing to evict.
     pub(super) fn is_dirty(&self, bytes: usize) -> bool {
-        self.dirty.len() >= FEW && self.dirty.len() * self.mean_bytes() >= bytes.min(self.capacity / 2)
+        let (dirty, each) = (self.dirty.len(), self.mean_bytes());
+        let written = each.saturating_sub(size_of::<Slot<S>>()) + WRITE_OVERHEAD;
+        dirty >= FEW && (dirty * written >= bytes || dirty * each >= self.capacity / 4 * 3)
     }
 
     /// Whether it is twice as large as it may be, since nothing can be evicted.
