@@ -65,6 +65,7 @@ pub const FIGURES: &[Figure] = &[
     Figure::new("failover_open", "… in a transaction s", 2, false),
     Figure::new("failover_others", "worst of the others' partitions s", 2, false),
     Figure::new("kill_standstill", "longest standstill, return included s", 2, false),
+    Figure::new("failover_restored", "restored in a fail-over", 0, false),
     Figure::new("restart_standstill", "standstill in a restart s", 2, false),
     Figure::new("restart_standstill_worst", "worst standstill in a restart s", 2, true).aim(1.0),
     Figure::new("restored_changelog", "restored in a restart", 0, false).aim(0.0),

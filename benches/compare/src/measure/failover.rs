@@ -141,7 +141,7 @@ fn summary(steps: &[Done]) -> Figures {
     if let Some(spread) = stood(&|kind| kind == Kind::Restarted) {
         figures.extend([("restart_standstill", spread.median), ("restart_standstill_worst", spread.max)]);
     }
-    for figure in ["failover_others", "kill_standstill", "restored_changelog", "copied_changelog", "refolded"] {
+    for figure in ["failover_others", "kill_standstill", "failover_restored", "restored_changelog", "copied_changelog", "refolded"] {
         figures.extend(worst(figure).map(|value| (figure, value)));
     }
     let back = steps.iter().filter_map(|done| done.step.figures.get("back").copied()).collect();
@@ -209,7 +209,9 @@ impl Steps<'_, '_> {
         figures.extend(Spread::of(of(false)).map(|others| ("failover_others", others.max)));
         let longest = self.outputs.standstills().into_iter().max().unwrap_or_default();
         figures.insert("kill_standstill", longest.as_secs_f64());
-        figures.insert("copied_changelog", self.members.copies().since(&copies).changelog_of_standbys as f64);
+        let copied = self.members.copies().since(&copies);
+        figures.insert("failover_restored", copied.changelog as f64);
+        figures.insert("copied_changelog", copied.changelog_of_standbys as f64);
         let what = format!("kill -9 of process {victim}{}", if in_transaction { ", a transaction open" } else { "" });
         Ok(Done { step: Step { what, figures }, kind: Kind::Killed { open: in_transaction }, stood })
     }
