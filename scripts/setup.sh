@@ -4,7 +4,7 @@
 
 # The features that are not default ones: what is checked and tested has them all.
 # shellcheck disable=SC2034
-all_features=es-kafka/http,es-kafka/otel,es-testkit/kafka-server,es-testkit/simulate,es-testkit/disk-faults
+all_features=es-kafka/http,es-kafka/mimalloc,es-kafka/otel,es-testkit/kafka-server,es-testkit/simulate,es-testkit/disk-faults
 
 # setup build  – Rust, a C++ compiler, make, pkg-config, the headers of OpenSSL and zlib.
 # setup tests  – all that, and a JDK and Maven for the real Kafka.

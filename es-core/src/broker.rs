@@ -247,6 +247,11 @@ pub trait Broker {
     /// acknowledged. A full queue is waited out. An empty batch only begins.
     fn produce(&mut self, records: RecordBatch) -> Token;
 
+    /// An empty batch to be filled for [`produce`](Broker::produce): the buffers of one whose records were written, where those are kept.
+    fn empty_batch(&mut self) -> RecordBatch {
+        RecordBatch::new()
+    }
+
     /// Adds input offsets to the transaction. Offsets under a fence that stands for no membership are refused
     /// ([`ErrorKind::Fatal`]) before they reach the broker.
     fn send_offsets(&mut self, offsets: Vec<OffsetCommit>) -> Token;

@@ -94,6 +94,16 @@ impl RecordBatch {
         self.bytes.len()
     }
 
+    /// What the records take in memory, in bytes: their own, and what tells where each begins.
+    pub fn weight(&self) -> usize {
+        self.bytes.len() + size_of_val(self.records.as_slice()) + size_of_val(self.headers.as_slice())
+    }
+
+    /// The number of headers of all records.
+    pub fn header_count(&self) -> usize {
+        self.headers.len()
+    }
+
     /// Forgets the records and keeps the buffer.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -42,8 +42,11 @@ pub struct Settings {
     pub command_memory: Duration,
     /// The most inputs in one transaction.
     pub batch_records: usize,
-    /// The most bytes in one transaction, roughly.
+    /// The most that one transaction takes in memory, in bytes, roughly: its [records](crate::record::RecordBatch::weight), and what undoes it. The input
+    /// that reaches it is the last of the batch. A part of a checkpoint comes on top, about half as much again, or as many entries as the batch has changed.
     pub batch_bytes: usize,
+    /// What the inputs that wait may take in memory, in bytes, before no more are read.
+    pub input_bytes: usize,
     /// A batch is committed after this time at the latest, and at once when nothing waits.
     pub commit_interval: Duration,
     /// A commit or an abort that took longer is treated as one whose outcome is unknown: its request may have been sent twice, and a late copy
@@ -57,6 +60,8 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// Committed changes go to the store when there are this many in a task …
     pub flush_entries: usize,
+    /// … or when those of all tasks take so many bytes in memory, roughly, of which each task has its share …
+    pub flush_bytes: usize,
     /// … or after this time.
     pub flush_interval: Duration,
     /// The largest command that is taken, in bytes of key, value and headers.
@@ -78,12 +83,14 @@ impl Default for Settings {
             command_memory: Duration::from_secs(24 * 60 * 60),
             batch_records: 10_000,
             batch_bytes: 16 << 20,
+            input_bytes: 16 << 20,
             commit_interval: Duration::from_millis(100),
             uncertain_after: Duration::from_secs(1),
             retry_for: Duration::from_secs(30),
             retry_pause: Duration::from_millis(20),
             cache_bytes: 64 << 20,
             flush_entries: 50_000,
+            flush_bytes: 32 << 20,
             flush_interval: Duration::from_secs(1),
             max_command_bytes: 1 << 20,
             topics_check_interval: Duration::from_secs(30),

@@ -70,14 +70,20 @@ pub struct KafkaConfig {
     pub standby_replicas: u16,
     /// How long one call of the producer (initialise, send offsets, commit, abort) may take.
     pub commit_timeout: Duration,
-    /// How much is read ahead, in bytes, at least 1 KiB.
+    /// What may be read ahead in librdkafka's queue, in bytes of memory, at least 1 MiB. Where producers write larger batches than a sixteenth of this, one
+    /// such batch may come on top, and what its records take.
     pub read_ahead: u64,
+    /// What librdkafka's copies of records may take that are not acknowledged yet, in bytes of memory.
+    pub send_ahead: u64,
     /// Where this process answers queries, `host:port`; the group's member tells it in its `client.id`, so that the others find it.
     pub endpoint: Option<String>,
     /// Any other settings of librdkafka, for all clients of the lane: `security.protocol`, `sasl.*`, `ssl.*` and so on. They go over this
     /// crate's tuning, but may not change what exactly-once rests on.
     pub extra: BTreeMap<String, String>,
 }
+
+/// What librdkafka (2.12) takes for a record that it has read and not handed over yet, beside its bytes.
+const READ_OVERHEAD: u64 = 1100;
 
 /// The largest batch of several records that a producer makes, in bytes; a single record may be larger.
 const MAX_BATCH: usize = 1_000_000;
@@ -145,6 +151,7 @@ impl KafkaConfig {
             standby_replicas: 0,
             commit_timeout: Duration::from_secs(30),
             read_ahead: 32 << 20,
+            send_ahead: 32 << 20,
             endpoint: None,
             extra: BTreeMap::new(),
         }
@@ -184,6 +191,8 @@ impl KafkaConfig {
 
     /// For the consumer that reads records.
     pub(crate) fn reader(&self) -> ClientConfig {
+        // A quarter is for records that wait, the rest for those of one answer, which take about nine times its bytes where they are of a hundred bytes.
+        let (waiting, answer) = (self.read_ahead / 4, self.read_ahead / 16);
         self.client(&[
             ("group.id", self.group_id.clone()),
             ("isolation.level", "read_committed".into()),
@@ -195,9 +204,11 @@ impl KafkaConfig {
             // Without these a full queue is looked at again only after a second, and the end of a partition told only after half a one.
             ("fetch.queue.backoff.ms", "5".into()),
             ("fetch.wait.max.ms", "50".into()),
-            // Of each partition. More would not make reading faster, and each takes several times its bytes.
-            ("queued.min.messages", "10000".into()),
-            ("queued.max.messages.kbytes", (self.read_ahead >> 12).max(1).to_string()),
+            // Of all partitions: what waits longer waits in the tasks, where it takes a fraction of that.
+            ("queued.min.messages", (waiting / READ_OVERHEAD).clamp(100, 10_000).to_string()),
+            // Bounds an answer as well, but never below `message.max.bytes`, which is the producer's otherwise.
+            ("queued.max.messages.kbytes", (answer >> 10).max(64).to_string()),
+            ("message.max.bytes", answer.clamp(64 << 10, 1_000_000).to_string()),
         ])
     }
 
@@ -288,6 +299,7 @@ impl fmt::Debug for KafkaConfig {
             .field("standby_replicas", &self.standby_replicas)
             .field("commit_timeout", &self.commit_timeout)
             .field("read_ahead", &self.read_ahead)
+            .field("send_ahead", &self.send_ahead)
             .field("endpoint", &self.endpoint)
             .field("extra", &extra)
             .finish()

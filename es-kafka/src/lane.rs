@@ -58,6 +58,7 @@ pub(crate) fn run<L: Logic>(logic: L, mut lane: Lane) -> Result<Stats, AppError>
         Connection::Kafka => {
             let mut config = kafka_config(&lane.settings, &lane.topology, Some(&lane.instance), lane.number);
             config.read_ahead = lane.shares.read_ahead;
+            config.send_ahead = lane.shares.send_ahead;
             config.endpoint.clone_from(&lane.endpoint);
             config.directory = lane.directory.clone();
             config.sign = lane.sign.clone();
@@ -180,11 +181,18 @@ fn engine_settings(settings: &Settings, component: &Topology, shares: Shares) ->
         command_memory: settings.command_memory,
         batch_records: settings.batch_max_records,
         commit_interval: settings.commit_interval,
-        cache_bytes: usize::try_from(shares.entries).unwrap_or(usize::MAX),
+        batch_bytes: in_memory(shares.batch),
+        input_bytes: in_memory(shares.inputs),
+        cache_bytes: in_memory(shares.entries),
+        flush_bytes: in_memory(shares.flushes),
         max_command_bytes: usize::try_from(settings.max_command_bytes).unwrap_or(usize::MAX),
         shutdown_timeout: settings.shutdown_timeout,
         ..Default::default()
     }
+}
+
+fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// The machine's monotonic clock.

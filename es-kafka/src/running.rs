@@ -9,13 +9,13 @@ use crate::connection::{Connection, transactional_id};
 use crate::directory::Directory;
 use crate::former;
 use crate::lane::Lane;
-use crate::memory::Shares;
+use crate::memory::{DatabaseShares, Shares};
 use crate::metrics::Metrics;
 use crate::panics;
 #[cfg(feature = "http")]
 use crate::queries::{Bound, Historian, OfProcess, Served, ServedLane, Server};
 use crate::queries::{Counter, Sign, desk};
-use crate::settings::Settings;
+use crate::settings::{Settings, SettingsError, Threads, Value};
 use crate::status::{ComponentStatus, LaneStatus};
 use crate::topics::Plan;
 use es_core::runner::{Guarantee, RunnerError, Stats};
@@ -66,6 +66,8 @@ struct Handle {
 impl Running {
     /// Prepares topics and state folder, ends what former lives of this process have left open, and starts the lanes of each component.
     pub(crate) fn start(settings: &Settings, parts: &[Part], connection: &Connection) -> Result<Self, AppError> {
+        #[cfg(feature = "mimalloc")]
+        crate::ffi::give_back_freed_memory();
         #[cfg(feature = "embedded")]
         let mut life = None;
         let (folder, instance) = match connection {
@@ -89,7 +91,7 @@ impl Running {
             let partitions = topology.topic(topology.input()).and_then(|input| plan.partitions(input));
             settings.threads.count().min(partitions.unwrap_or(1).max(1) as usize)
         };
-        let counts: Vec<usize> = topologies.iter().map(lanes).collect();
+        let counts = within_memory(topologies.iter().map(lanes).collect(), settings)?;
         tracing::info!(app = settings.app, instance, lanes = ?counts, "the application starts");
         let statuses: Vec<Vec<Arc<Mutex<LaneStatus>>>> = counts.iter().map(|count| (0..*count).map(|_| Arc::default()).collect()).collect();
         let settings = &connection.choose_protocol(settings)?;
@@ -115,7 +117,7 @@ impl Running {
             _life: life,
         };
         thread::scope(|scope| {
-            // The database is opened while former transactions are ended, and while the lanes initialise their producers and join their groups.
+            // The database is opened while former transactions are ended, and while the lanes initialise their producers; they join their groups once it is open.
             if let Some(folder) = &folder {
                 scope.spawn(|| folder.ready());
                 let ids = topologies.iter().zip(&counts).flat_map(|(topology, count)| {
@@ -343,13 +345,30 @@ fn concerns_all(error: &AppError) -> bool {
     matches!(error, AppError::Store(_) | AppError::Component { error: RunnerError::Task(TaskError::Store { .. }), .. })
 }
 
+/// How many lanes each component runs with, so that `memory.limit` suffices: fewer than asked for where nobody has set the number.
+fn within_memory(mut counts: Vec<usize>, settings: &Settings) -> Result<Vec<usize>, AppError> {
+    let least = |counts: &[usize]| Shares::least(counts.iter().sum());
+    while settings.threads == Threads::Cores
+        && settings.memory_limit < least(&counts)
+        && let Some(most) = counts.iter_mut().max().filter(|most| **most > 1)
+    {
+        *most -= 1;
+    }
+    let least = least(&counts);
+    if settings.memory_limit >= least {
+        return Ok(counts);
+    }
+    let (lanes, least) = (counts.iter().sum::<usize>(), least.show());
+    let why = format!("must be at least {least} for {lanes} lanes: raise it, or run fewer lanes (`threads`) or components in this process");
+    Err(SettingsError(vec![settings.refused("memory.limit", why)]).into())
+}
+
 /// Locks the state folder. A damaged database is deleted: the state is restored from the log.
 fn claim_folder(settings: &Settings) -> Result<StoreFolder, StoreError> {
     if settings.state_dir.is_file() {
         return Err(StoreError::Failed(format!("`{}` is a file, and the state folder must be a folder", settings.state_dir.display())));
     }
-    // The database's shares do not depend on the number of lanes.
-    let Shares { blocks: cache_bytes, memtables: memtable_bytes, .. } = Shares::of(settings.memory_limit, 1);
+    let DatabaseShares { blocks: cache_bytes, memtables: memtable_bytes } = DatabaseShares::of(settings.memory_limit);
     StoreFolder::claim(&settings.state_dir, StoreOptions { cache_bytes, memtable_bytes, discard_damaged: true, ..StoreOptions::default() })
 }
 
@@ -362,6 +381,20 @@ fn random_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_of_memory_that_is_too_small_means_fewer_lanes_or_is_refused() {
+        let of = |threads, memory_limit| {
+            let mut settings = Settings::new("bank");
+            (settings.threads, settings.memory_limit) = (threads, memory_limit);
+            settings
+        };
+        assert_eq!(within_memory(vec![8, 8, 1], &of(Threads::Cores, 160 << 20)).unwrap(), [3, 3, 1]);
+        assert_eq!(within_memory(vec![2], &of(Threads::Count(2), 96 << 20)).unwrap(), [2]);
+        let error = within_memory(vec![4, 4], &of(Threads::Count(4), 96 << 20)).unwrap_err().to_string();
+        assert!(error.contains("memory.limit") && error.contains("177MiB for 8 lanes"), "{error}");
+        assert!(within_memory(vec![1; 20], &of(Threads::Cores, 96 << 20)).is_err(), "each component has a lane");
+    }
 
     #[test]
     fn a_file_in_the_place_of_the_state_folder_is_told() {

@@ -480,6 +480,31 @@ fn at_least_once_a_torn_decision_is_made_again() {
 }
 
 #[test]
+fn a_batch_ends_when_its_records_take_what_they_may() {
+    let commits = |settings: Settings, commands: usize| {
+        let mut app = TestApp::<Account>::start_with(settings);
+        let cluster = app.cluster().clone();
+        for n in 0..commands {
+            let id = ["a", "b", "c", "d"][n % 4];
+            cluster.produce("account-commands", id, &[(header::TYPE, b"Deposit")], r#"{"amount":1}"#).unwrap();
+        }
+        let before = app.stats().commits;
+        app.settle();
+        assert_eq!(balance(&app, "a"), commands as u64 / 4);
+        app.stats().commits - before
+    };
+    let changelog = Changelog::Off;
+    assert!(commits(Settings { changelog, ..Settings::default() }, 400) <= 4, "so many fit into one or two");
+    // An event with its headers takes more than half a KiB and less than one.
+    let small = commits(Settings { changelog, batch_bytes: 8 << 10, ..Settings::default() }, 400);
+    assert!((25..=80).contains(&small), "{small}");
+    assert_eq!(commits(Settings { changelog, batch_bytes: 1, ..Settings::default() }, 40), 40, "an input's records are never parted");
+    // Here the states count too, once they are known to be large.
+    let logged = commits(Settings { changelog: Changelog::EachCommit, batch_bytes: 8 << 10, ..Settings::default() }, 400);
+    assert!(logged >= small, "{logged} with states, {small} without");
+}
+
+#[test]
 fn a_failed_store_write_stops_the_application_and_the_log_restores_it() {
     let mut app = TestApp::<Account>::start_with(Settings { flush_entries: 1, ..Settings::default() });
     app.send("a", &deposit(5));

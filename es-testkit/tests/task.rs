@@ -113,6 +113,32 @@ impl Alone {
 }
 
 #[test]
+fn what_waits_is_counted_in_bytes_until_it_is_processed() {
+    let mut alone = Alone::open();
+    let place = Place::new(Role::Commands, 0);
+    let logic = Commands::default();
+    let (mut stats, mut out, mut scratch) = (Stats::default(), RecordBatch::new(), Scratch::default());
+    let mut all = 0;
+    for run in 0..3 {
+        let mut records = RecordBatch::new();
+        for offset in run * 10..run * 10 + 10 {
+            records.push(place, 0).offset(offset).key(b"a").header(header::TYPE, b"Count").value(br#"{"by":1}"#);
+        }
+        all += records.weight();
+        let fetched = Fetched { place, records, next: run * 10 + 10 };
+        alone.task.handle_fetched(&logic, &mut alone.store, fetched, &alone.env, &mut stats).unwrap();
+    }
+    assert!(all > 30 * (b"a".len() + br#"{"by":1}"#.len()));
+    let mut process = |alone: &mut Alone, limit| {
+        alone.task.process(&logic, &alone.store, 1, limit, &mut out, &alone.env, &mut stats, &mut scratch).unwrap();
+        (alone.task.buffered(), alone.task.buffered_bytes())
+    };
+    assert_eq!((alone.task.buffered(), alone.task.buffered_bytes()), (30, all));
+    assert_eq!(process(&mut alone, 15), (15, all / 3 * 2), "what has come together is let go together");
+    assert_eq!(process(&mut alone, 15), (0, 0));
+}
+
+#[test]
 fn a_task_that_starts_over_waits_for_its_writes() {
     let mut alone = Alone::open();
     assert_eq!(alone.write(), 1, "where it stands, once it has opened");

@@ -389,8 +389,9 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     /// Each task has an equal share of the cache; a standby, which decides nothing, a quarter of that.
     fn share_cache(&mut self) {
         let parts = |task: &Task<L>| if task.is_standby() { 1 } else { 4 };
-        let part = self.env.settings.cache_bytes / self.tasks.values().map(parts).sum::<usize>().max(1);
-        self.tasks.values_mut().for_each(|task| task.resize_cache(part * parts(task)));
+        let all = self.tasks.values().map(parts).sum::<usize>().max(1);
+        let (cache, flush) = (self.env.settings.cache_bytes / all, self.env.settings.flush_bytes / all);
+        self.tasks.values_mut().for_each(|task| task.resize_cache(cache * parts(task), flush * parts(task)));
     }
 
     /// Standbys whose store another lane of the process needs are given up; those whose store lags behind read no more for a while.
@@ -492,9 +493,11 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     /// Whether no more records are wanted for now. While one task works, a restore of another that is ahead of the store is no reason.
     fn is_full(&self) -> bool {
         let buffered: usize = self.tasks.values().map(Task::buffered).sum();
+        let buffered_bytes: usize = self.tasks.values().map(Task::buffered_bytes).sum();
         let works = self.works();
         let congested = |task: &Task<L>| task.is_congested(&self.env) && !task.throttles() && !(works && task.is_restoring());
-        buffered > 2 * self.env.settings.batch_records || self.tasks.values().any(congested)
+        let enough = buffered > 2 * self.env.settings.batch_records || buffered > 0 && buffered_bytes >= self.env.settings.input_bytes;
+        enough || self.tasks.values().any(congested)
     }
 
     fn works(&self) -> bool {

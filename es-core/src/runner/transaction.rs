@@ -86,7 +86,9 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
     /// How many more inputs the open batch takes.
     pub(super) fn room(&self) -> usize {
         let most = if self.single { 1 } else { self.env.settings.batch_records };
-        if self.open.records.byte_len() >= self.env.settings.batch_bytes { 0 } else { most.saturating_sub(self.open.inputs) }
+        let beside: usize = self.tasks.values().map(|task| task.beside_records(self.open.number, &self.env)).sum();
+        let is_large = self.open.records.weight() + beside >= self.env.settings.batch_bytes;
+        if is_large { 0 } else { most.saturating_sub(self.open.inputs) }
     }
 
     /// Closes the open batch and begins to write it.
@@ -102,12 +104,14 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
         if due {
             self.checkpointed = now;
         }
-        let next = Open { number: self.open.number + 1, records: RecordBatch::new(), inputs: 0, since: now, spans: BatchSpans::none() };
+        let next =
+            Open { number: self.open.number + 1, records: self.broker.empty_batch(), inputs: 0, since: now, spans: BatchSpans::none() };
         let mut open = std::mem::replace(&mut self.open, next);
         let mut offsets = Vec::new();
         let mut failed = None;
+        let tasks = self.tasks.len();
         for task in self.tasks.values_mut() {
-            match task.close_batch(&self.store, open.number, &mut open.records, &self.env, due) {
+            match task.close_batch(&self.store, open.number, &mut open.records, &self.env, due, tasks) {
                 Ok(Some(offset)) => {
                     let fence = self.fences[&task.partition()];
                     offsets.push(OffsetCommit { place: Place::new(self.env.topology.input(), task.partition()), offset, fence })
@@ -212,6 +216,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             Call::Commit => self.land(),
             Call::Abort if self.recovery.is_some_and(|r| r.recreate) => self.make(Call::Init),
             Call::Init if self.phase == Phase::Joining => {
+                // Others give up for it what a new member is assigned, and it stands still until that can be opened here.
+                self.store.wait_until_ready();
                 self.become_phase(Phase::Running);
                 self.broker.join();
             }
@@ -314,7 +320,9 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
 
     pub(super) fn forget_open(&mut self) {
         let (number, since) = (self.open.number + 1, self.clock.now());
-        self.open = Open { number, records: RecordBatch::new(), inputs: 0, since, spans: BatchSpans::none() };
+        self.open.records.clear();
+        let records = std::mem::take(&mut self.open.records);
+        self.open = Open { number, records, inputs: 0, since, spans: BatchSpans::none() };
     }
 
     /// Whether a task with an uncommitted batch is somebody else's already.

@@ -59,6 +59,8 @@ pub(super) struct Found {
 struct Batch<S> {
     number: u64,
     undos: Vec<Undo<S>>,
+    /// The bytes of the values that these entries had when they were last read or written.
+    encoded: usize,
 }
 
 /// A batch, by its number, and the place of an entry among its undos.
@@ -209,13 +211,14 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
     /// Changes a loaded entry on behalf of an uncommitted batch.
     pub(super) fn change(&mut self, number: u64, at: At, change: Change<S>) {
         if self.batches.back().is_none_or(|newest| newest.number != number) {
-            self.batches.push_back(Batch { number, undos: Vec::new() });
+            self.batches.push_back(Batch { number, undos: Vec::new(), encoded: 0 });
         }
         let batch = self.batches.back_mut().expect("it was just made");
         let slot = &mut self.slots[at.0 as usize];
         let entry = &mut slot.entry;
         if slot.undo.is_none_or(|(newest, _)| newest != number) {
             let earlier = slot.undo.replace((number, batch.undos.len() as u32));
+            batch.encoded += slot.encoded as usize;
             batch.undos.push(Undo {
                 at,
                 earlier,
@@ -261,6 +264,17 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
     pub(super) fn touched(&self, number: u64) -> impl ExactSizeIterator<Item = At> {
         let batch = self.batches.iter().find(|batch| batch.number == number);
         batch.map_or(&[][..], |batch| &batch.undos).iter().map(|undo| undo.at)
+    }
+
+    /// The bytes of the values of the entries that an uncommitted batch has changed, roughly, and those of what it keeps to undo that.
+    pub(super) fn touched_bytes(&self, number: u64) -> (usize, usize) {
+        let batch = self.batches.iter().find(|batch| batch.number == number);
+        batch.map_or((0, 0), |batch| (batch.encoded, batch.encoded + size_of_val(batch.undos.as_slice())))
+    }
+
+    /// What an entry takes on average, roughly, in bytes.
+    pub(super) fn mean_bytes(&self) -> usize {
+        self.bytes / (self.slots.len() - self.free.len()).max(1)
     }
 
     /// The oldest batch is committed: its changes are to go to the store.
@@ -317,10 +331,9 @@ impl<S: DeserializeOwned + Serialize + Default + Clone> Cache<S> {
         self.dirty.len()
     }
 
-    /// Whether committed changes take half of the cache, so that it will soon find nothing to evict.
-    pub(super) fn is_half_dirty(&self) -> bool {
-        let entries = self.slots.len() - self.free.len();
-        self.dirty.len() >= FEW && 2 * self.dirty.len() * (self.bytes / entries.max(1)) >= self.capacity
+    /// Whether committed changes take so many bytes, or half of the cache, so that it will soon find nothing to evict.
+    pub(super) fn is_dirty(&self, bytes: usize) -> bool {
+        self.dirty.len() >= FEW && self.dirty.len() * self.mean_bytes() >= bytes.min(self.capacity / 2)
     }
 
     /// Whether it is twice as large as it may be, since nothing can be evicted.

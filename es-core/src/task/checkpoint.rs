@@ -49,8 +49,8 @@ pub(super) struct Logged {
     pub(super) is_all: bool,
 }
 
-/// Entries that a checkpoint writes in one batch, beside as many as the batch itself has changed.
-const CHUNK: usize = 10_000;
+/// The most entries that a checkpoint writes in one batch, beside as many as the batch itself has changed.
+pub(super) const CHUNK: usize = 10_000;
 
 impl Checkpoint {
     /// Nothing is noted, and no marker known.
@@ -104,8 +104,8 @@ impl Checkpoint {
     }
 
     /// What a batch writes that has changed `changed` entries. `touched`: those of them that are not noted for this [`pass`](Self::pass); all where it
-    /// [is direct](Self::is_direct). `due`: a new pass may begin.
-    pub(super) fn next(&mut self, due: bool, changed: usize, touched: Vec<SmolStr>, committed: Position) -> Logged {
+    /// [is direct](Self::is_direct). `due`: a new pass may begin. `chunk`: so many entries of a pass are written beside as many as were changed.
+    pub(super) fn next(&mut self, due: bool, changed: usize, touched: Vec<SmolStr>, committed: Position, chunk: usize) -> Logged {
         if self.is_direct(due) {
             return Logged { ids: touched, marker: Some(committed), is_all: true };
         }
@@ -115,7 +115,7 @@ impl Checkpoint {
             self.pass = Some(Pass { left: self.unlogged.drain(..).collect(), marker: committed });
         }
         let Some(pass) = &mut self.pass else { return Logged::default() };
-        let ids = pass.left.split_off(pass.left.len().saturating_sub(CHUNK + changed));
+        let ids = pass.left.split_off(pass.left.len().saturating_sub(chunk + changed));
         let marker = pass.left.is_empty().then_some(pass.marker);
         if marker.is_some() {
             self.pass = None;
@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn next(checkpoint: &mut Checkpoint, due: bool, touched: Vec<SmolStr>, committed: Position) -> Logged {
-        checkpoint.next(due, touched.len(), touched, committed)
+        checkpoint.next(due, touched.len(), touched, committed, CHUNK)
     }
 
     fn at(events: i64) -> Position {

@@ -47,10 +47,12 @@ use crate::settings::Changelog;
 use crate::state_store::{StateStore, StoreError, WriteBatch};
 use crate::stats::Stats;
 use cache::{At, Cache, Found};
-use checkpoint::{Checkpoint, Logged};
+use checkpoint::{CHUNK, Checkpoint, Logged};
 use entry::Entry;
 use layout::{Identity, LastEvent, Position};
 use restore::Restore;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -142,6 +144,9 @@ pub struct Task<L: Logic> {
     /// Inputs that wait, and how many.
     inbox: VecDeque<Inbox>,
     buffered: usize,
+    buffered_bytes: usize,
+    /// Committed changes that take so many bytes go to the store.
+    flush_bytes: usize,
     restore: Option<Restore>,
     /// It keeps a copy of what another process works on.
     standby: bool,
@@ -194,6 +199,8 @@ impl<L: Logic> Task<L> {
             pending: VecDeque::new(),
             inbox: VecDeque::new(),
             buffered: 0,
+            buffered_bytes: 0,
+            flush_bytes: usize::MAX,
             restore: None,
             standby: false,
             ends_are_old: false,
@@ -255,6 +262,11 @@ impl<L: Logic> Task<L> {
         self.buffered
     }
 
+    /// What the inputs that wait take in memory, in bytes.
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+
     /// Whether it cannot take more records for now, because the store lags behind.
     pub fn is_congested(&self, env: &Env) -> bool {
         self.writes > 4 || self.cache.dirty_len() > 4 * env.settings.flush_entries || self.cache.is_overfull()
@@ -265,9 +277,10 @@ impl<L: Logic> Task<L> {
         self.standby && self.restore.is_some()
     }
 
-    /// Its cache may take so many bytes from now on.
-    pub fn resize_cache(&mut self, bytes: usize) {
+    /// Its cache may take so many bytes from now on, and the changes in it that are yet to go to the store so many.
+    pub fn resize_cache(&mut self, bytes: usize, flush_bytes: usize) {
         self.cache.resize(bytes);
+        self.flush_bytes = flush_bytes;
     }
 
     /// What its cache takes, roughly, in bytes.
@@ -312,6 +325,7 @@ impl<L: Logic> Task<L> {
         match self.state {
             TaskState::Running if fetched.place.role == env.topology.input() => {
                 self.buffered += fetched.records.len();
+                self.buffered_bytes += fetched.records.weight();
                 if !fetched.records.is_empty() {
                     self.inbox.push_back(Inbox { records: fetched.records, next: 0, end: fetched.next });
                 }
@@ -324,7 +338,8 @@ impl<L: Logic> Task<L> {
         }
     }
 
-    /// Processes up to `limit` waiting inputs on behalf of `batch`. Returns how many it took.
+    /// Processes up to `limit` waiting inputs on behalf of `batch`, until its records take [what they may](crate::settings::Settings::batch_bytes).
+    /// Returns how many it took.
     ///
     /// # Errors
     /// When the task must stop.
@@ -372,6 +387,9 @@ impl<L: Logic> Task<L> {
         let mut taken = 0;
         while let Some(inbox) = self.inbox.front_mut() {
             while inbox.next < inbox.records.len() && taken < limit {
+                if taken > 0 && step.out.weight() + beside_records(step.cache, batch, env) >= env.settings.batch_bytes {
+                    break;
+                }
                 let input = inbox.records.get(inbox.next);
                 logic.process(&mut step, &input)?;
                 step.position.input = input.offset + 1;
@@ -382,6 +400,7 @@ impl<L: Logic> Task<L> {
                 break;
             }
             step.position.input = step.position.input.max(inbox.end);
+            self.buffered_bytes -= inbox.records.weight();
             self.inbox.pop_front();
         }
         self.buffered -= taken;
@@ -392,8 +411,13 @@ impl<L: Logic> Task<L> {
         Ok(taken)
     }
 
+    /// What its part of this batch takes in memory beside the records that are written already, in bytes, roughly.
+    pub fn beside_records(&self, batch: u64, env: &Env) -> usize {
+        beside_records(&self.cache, batch, env)
+    }
+
     /// Ends its part of the newest batch: appends the changelog records that are due. Returns the input offset to commit;
-    /// `None` where the batch has no part of it.
+    /// `None` where the batch has no part of it. `tasks`: so many may have a part of it.
     ///
     /// # Errors
     /// When a state cannot be written or read.
@@ -404,6 +428,7 @@ impl<L: Logic> Task<L> {
         out: &mut RecordBatch,
         env: &Env,
         checkpoint_due: bool,
+        tasks: usize,
     ) -> Result<Option<i64>, TaskError> {
         let Some(pending) = self.pending.back_mut().filter(|p| p.batch == batch) else { return Ok(None) };
         let place = Place::new(Role::Changelog, self.partition);
@@ -421,7 +446,10 @@ impl<L: Logic> Task<L> {
                     noted.push(self.cache.key(*at).clone());
                 }
             }
-            self.checkpoint.next(due, touched.len(), noted, self.committed)
+            // Half as much as a batch, in equal shares.
+            let (tasks, each) = (tasks.max(1), self.cache.mean_bytes().max(1));
+            let chunk = (env.settings.batch_bytes / 2 / tasks / each).clamp(1, CHUNK);
+            self.checkpoint.next(due, touched.len(), noted, self.committed, chunk)
         });
         let timestamp = pending.after.stream_time.max(0);
         for id in &logged.ids {
@@ -613,7 +641,7 @@ impl<L: Logic> Task<L> {
 
     /// Whether so much has changed that it should go to the store before its time.
     pub fn is_flush_due(&self, env: &Env) -> bool {
-        self.cache.dirty_len() >= env.settings.flush_entries || self.cache.is_half_dirty()
+        self.cache.dirty_len() >= env.settings.flush_entries || self.cache.is_dirty(self.flush_bytes)
     }
 
     /// Whether its committed changes may go to the store with its position now.
@@ -659,7 +687,7 @@ impl<L: Logic> Task<L> {
 
     fn clear_inbox(&mut self) {
         self.inbox.clear();
-        self.buffered = 0;
+        (self.buffered, self.buffered_bytes) = (0, 0);
     }
 
     fn become_state(&mut self, next: TaskState) {
@@ -667,6 +695,12 @@ impl<L: Logic> Task<L> {
         tracing::debug!(task = self.partition, from = ?self.state, to = ?next, "task");
         self.state = next;
     }
+}
+
+/// What a batch takes in memory beside its records: what undoes it, and what the changelog will get with it where that gets something with each commit.
+fn beside_records<S: DeserializeOwned + Serialize + Default + Clone>(cache: &Cache<S>, batch: u64, env: &Env) -> usize {
+    let (values, undo) = cache.touched_bytes(batch);
+    if env.settings.changelog == Changelog::EachCommit { values + undo } else { undo }
 }
 
 fn put_position(batch: &mut WriteBatch, position: &Position, logged: &Position, env: &Env) {

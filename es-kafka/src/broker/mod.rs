@@ -55,6 +55,8 @@ pub struct KafkaBroker {
     closing: Arc<AtomicBool>,
     last_token: u64,
     membership: Arc<Mailbox<Command>>,
+    /// Buffers of batches that were written.
+    written: Arc<Mailbox<RecordBatch>>,
     /// The smallest `max.message.bytes` among the topics, once they were described: the broker applies it to whole batches.
     batch_limit: Arc<AtomicUsize>,
     // Taken on drop.
@@ -93,7 +95,9 @@ impl KafkaBroker {
             }
         };
         let batch_limit = Arc::new(AtomicUsize::new(usize::MAX));
-        let (calls, transactions) = Transactions::start(config.clone(), inbox.clone(), fences, membership.clone(), batch_limit.clone())?;
+        let written = Arc::new(Mailbox::default());
+        let shared = (inbox.clone(), membership.clone(), written.clone(), batch_limit.clone());
+        let (calls, transactions) = Transactions::start(config.clone(), fences, shared)?;
         Ok(KafkaBroker {
             config: Arc::new(config),
             inbox,
@@ -101,6 +105,7 @@ impl KafkaBroker {
             closing,
             last_token: 0,
             membership,
+            written,
             batch_limit,
             threads: Some(Threads { reader, calls, transactions, membership: member }),
         })
@@ -194,6 +199,10 @@ impl Broker for KafkaBroker {
 
     fn produce(&mut self, records: RecordBatch) -> Token {
         self.call(Call::Produce(records))
+    }
+
+    fn empty_batch(&mut self) -> RecordBatch {
+        self.written.pop().unwrap_or_default()
     }
 
     fn send_offsets(&mut self, offsets: Vec<OffsetCommit>) -> Token {

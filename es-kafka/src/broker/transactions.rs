@@ -28,9 +28,19 @@ use std::time::{Duration, Instant};
 const CERTAIN: Duration = Duration::from_secs(1);
 /// How long one wait for delivery reports lasts at most.
 const DELIVERIES: Duration = Duration::from_millis(5);
+/// So many records are handed over between two looks at how many are not acknowledged yet.
+const ROUND: usize = 100;
+/// Buffers of batches that were larger than so many times what may be unacknowledged are not kept.
+const MOST_KEPT: u64 = 4;
+/// What librdkafka (2.12) takes for a record that it is to write, and for each of its headers, beside their bytes.
+const SEND_OVERHEAD: usize = 300;
+const HEADER_OVERHEAD: usize = 64;
 
 /// Where calls are sent to; the thread ends when it is dropped.
 pub(super) type Calls = Sender<(Token, Call)>;
+
+/// What the thread shares with the port's others: its inbox, the membership's, the buffers of batches that were written, and the largest batch.
+pub(super) type Shared = (Arc<Mailbox<BrokerEvent>>, Arc<Mailbox<Command>>, Arc<Mailbox<RecordBatch>>, Arc<AtomicUsize>);
 
 /// What the thread is asked to do.
 pub(super) enum Call {
@@ -53,6 +63,7 @@ pub(super) struct Transactions {
     inbox: Arc<Mailbox<BrokerEvent>>,
     fences: Arc<Fences>,
     membership: Arc<Mailbox<Command>>,
+    written: Arc<Mailbox<RecordBatch>>,
     batch_limit: Arc<AtomicUsize>,
     producer: Option<Producer>,
     open: bool,
@@ -69,10 +80,8 @@ impl Transactions {
     /// Starts the thread.
     pub(super) fn start(
         config: KafkaConfig,
-        inbox: Arc<Mailbox<BrokerEvent>>,
         fences: Arc<Fences>,
-        membership: Arc<Mailbox<Command>>,
-        batch_limit: Arc<AtomicUsize>,
+        (inbox, membership, written, batch_limit): Shared,
     ) -> Result<(Calls, thread::JoinHandle<()>), BrokerError> {
         let (calls, receiver) = mpsc::channel();
         let topics = config.topics.iter().map(|(role, name)| (*role, name.clone())).collect();
@@ -82,6 +91,7 @@ impl Transactions {
             inbox,
             fences,
             membership,
+            written,
             batch_limit,
             producer: None,
             open: false,
@@ -96,12 +106,24 @@ impl Transactions {
         while let Ok((token, call)) = calls.recv() {
             let done = match call {
                 Call::Init => Completion::Initialised(self.init()),
-                Call::Produce(records) => Completion::Produced(self.produce(&records)),
+                Call::Produce(records) => {
+                    let produced = self.produce(&records);
+                    self.keep_buffers(records);
+                    Completion::Produced(produced)
+                }
                 Call::SendOffsets(offsets) => Completion::OffsetsSent(self.send_offsets(offsets)),
                 Call::Commit => Completion::Committed(self.commit()),
                 Call::Abort => Completion::Aborted(self.abort()),
             };
             self.inbox.push(BrokerEvent::Done(token, done));
+        }
+    }
+
+    /// A batch of the usual size leaves its buffers to the next one: to get them from the system anew costs more than to fill them.
+    fn keep_buffers(&self, mut records: RecordBatch) {
+        if records.weight() as u64 <= MOST_KEPT * self.config.send_ahead {
+            records.clear();
+            self.written.push(records);
         }
     }
 
@@ -138,7 +160,11 @@ impl Transactions {
             producer.begin().map_err(|error| producer_error("beginning a transaction", &error))?;
             self.open = true;
         }
-        for record in records.iter() {
+        let most = most_in_flight(records, self.config.send_ahead);
+        for (n, record) in records.iter().enumerate() {
+            if n.is_multiple_of(ROUND) {
+                make_room(producer, most, until)?;
+            }
             let topic = topics.iter().position(|(role, _)| *role == record.place.role).ok_or_else(|| no_topic(record.place.role))?;
             enqueue(producer, &topics[topic].1, topic, record, until)?;
         }
@@ -291,9 +317,22 @@ fn enqueue(producer: &Producer, name: &str, topic: usize, record: RecordRef<'_>,
     }
 }
 
+/// How many of these records librdkafka may have unacknowledged, so that its copies, of which it makes one more for each request, take so many bytes. It has
+/// no such limit of its own: it counts the bytes of values alone.
+fn most_in_flight(records: &RecordBatch, bytes: u64) -> usize {
+    let copies = 2 * records.byte_len() + SEND_OVERHEAD * records.len() + HEADER_OVERHEAD * records.header_count();
+    let each = copies / records.len().max(1);
+    (usize::try_from(bytes).unwrap_or(usize::MAX) / each.max(1)).max(ROUND)
+}
+
 /// Waits until every record is reported.
 fn drain(producer: &Producer, until: Instant) -> Result<(), BrokerError> {
-    while producer.in_flight() > 0 {
+    make_room(producer, 0, until)
+}
+
+/// Waits until no more than `most` records are not reported yet.
+fn make_room(producer: &Producer, most: usize, until: Instant) -> Result<(), BrokerError> {
+    while producer.in_flight() > most {
         if Instant::now() > until {
             let text = format!("writing records: {} are not acknowledged in time; the inputs are to be read again", producer.in_flight());
             return Err(BrokerError::new(ErrorKind::Abortable, text));

@@ -1,4 +1,4 @@
-//! The librdkafka calls that the `rdkafka` crate does not wrap, or wraps in a way that costs too much on the fast path.
+//! The librdkafka calls that the `rdkafka` crate does not wrap, or wraps in a way that costs too much on the fast path; and one of mimalloc's.
 //!
 //! This is the only module with `unsafe` code. What is here and why:
 //!
@@ -8,18 +8,23 @@
 //! | [`Records`] | batches without an allocation for each record; the end of a partition with topic and offset |
 //! | [`GroupMetadata`] | generation and member can be read |
 //! | [`end_heard`] | the offset that was heard with the last fetch; the crate's own asks the broker |
+//! | [`give_back_freed_memory`] | an option of mimalloc's, for which there is no other call |
 //! | [`describe`] | topic ids and incremental changes of settings are not wrapped, and settings that the broker refuses to tell read as none |
 //!
 //! Every type here is a safe interface: it holds what it points to, and frees it exactly once.
 
 #![allow(unsafe_code)]
 
+#[cfg(feature = "mimalloc")]
+mod allocator;
 pub(crate) mod describe;
 mod group;
 mod producer;
 mod records;
 mod watermarks;
 
+#[cfg(feature = "mimalloc")]
+pub(crate) use allocator::give_back_freed_memory;
 pub(crate) use group::GroupMetadata;
 pub(crate) use producer::{Outgoing, Producer};
 pub(crate) use records::{Incoming, Record, Records, queue_is_empty};
