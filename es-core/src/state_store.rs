@@ -119,6 +119,9 @@ pub trait StateStore {
     /// A consistent view.
     type Snapshot: StoreSnapshot + 'static;
 
+    /// Waits until spaces can be opened, or cannot: [`open`](StateStore::open) says so then. A store that has to be made ready takes as long here as it would there.
+    fn wait_until_ready(&mut self) {}
+
     /// Opens the space of this task, creating it if need be. A space is open in one store of a process at a time.
     ///
     /// # Errors

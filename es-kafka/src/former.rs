@@ -2,12 +2,14 @@
 //! ends the transaction that each may have left open and fences whatever it has sent that is still on its way.
 
 use crate::broker::{BrokerError, ErrorKind};
-use crate::config::{KafkaConfig, client_error};
+use crate::config::{GroupProtocol, KafkaConfig, client_error};
 use crate::connection::Connection;
-use crate::error::{is_passing, kind_of, producer_error};
+use crate::error::{is_passing, kind_of, producer_error, request_error};
 use crate::ffi::Producer;
-use crate::settings::Settings;
+use crate::settings::{GroupChoice, Settings};
+use crate::streams::{CallError, Coordinator, Limit, Security, codes};
 use es_core::record::Role;
+use rdkafka::error::RDKafkaErrorCode as Code;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,10 @@ use std::time::{Duration, Instant};
 const WAIT: Duration = Duration::from_secs(30);
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
+/// The same while the broker ends a transaction, which takes it a few milliseconds.
+const BRIEF: Duration = Duration::from_millis(5);
+/// How long one exchange with the coordinator may take.
+const EXCHANGE: Duration = Duration::from_secs(5);
 /// So many at a time: each has a client of its own meanwhile.
 const AT_ONCE: usize = 16;
 
@@ -40,7 +46,72 @@ pub(crate) fn end(connection: &Connection, settings: &Settings, ids: &[String]) 
     }
 }
 
+/// Over our own connection where there can be one: librdkafka asks only each half second while the broker ends a transaction, and that is how long partitions would
+/// stand still whose owner has died.
 fn initialise(settings: &Settings, id: &str) -> Result<(), BrokerError> {
+    match settings.group_protocol {
+        GroupChoice::Is(GroupProtocol::Streams) => initialise_ourselves(settings, id),
+        _ => initialise_by_librdkafka(settings, id),
+    }
+}
+
+fn initialise_ourselves(settings: &Settings, id: &str) -> Result<(), BrokerError> {
+    let until = Instant::now() + WAIT;
+    let mut coordinator = Coordinator::of_transactions(&settings.bootstrap_servers, Security::of(&settings.kafka)?, id)?;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let answer = coordinator.init_producer(settings.transaction_timeout, Limit::of(left.min(EXCHANGE)));
+        let (why, pause) = match verdict(answer) {
+            Verdict::Done => return Ok(()),
+            Verdict::Again(why, pause) => (why, pause),
+            Verdict::Refused(code, text) => return Err(request_error(&what(id), code, &text)),
+        };
+        if Instant::now() + pause >= until {
+            return Err(BrokerError::new(ErrorKind::Retriable, format!("{}: {why}", what(id))));
+        }
+        thread::sleep(pause);
+    }
+}
+
+/// What an answer to the request for a producer means.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Done,
+    Again(String, Duration),
+    Refused(Code, String),
+}
+
+fn verdict(answer: Result<i16, CallError>) -> Verdict {
+    match answer {
+        Ok(codes::NONE) => Verdict::Done,
+        Ok(codes::CONCURRENT_TRANSACTIONS) => Verdict::Again("the broker is still ending its transaction".to_owned(), BRIEF),
+        // Of the last two somebody else is doing the same.
+        Ok(
+            code @ (codes::COORDINATOR_LOADING
+            | codes::COORDINATOR_NOT_AVAILABLE
+            | codes::NOT_COORDINATOR
+            | codes::REQUEST_TIMED_OUT
+            | codes::INVALID_PRODUCER_EPOCH
+            | codes::PRODUCER_FENCED),
+        ) => Verdict::Again(format!("the coordinator is not ready (error {code})"), PAUSE),
+        Ok(codes::TRANSACTIONAL_ID_AUTHORIZATION_FAILED) => {
+            Verdict::Refused(Code::TransactionalIdAuthorizationFailed, "it is not allowed".to_owned())
+        }
+        Ok(codes::INVALID_TRANSACTION_TIMEOUT) => {
+            Verdict::Refused(Code::InvalidTransactionTimeout, "the broker does not take the time-out of transactions".to_owned())
+        }
+        Ok(code) => Verdict::Refused(Code::Fail, format!("it was refused (error {code})")),
+        // Another producer than the first does no harm.
+        Err(CallError::NotSent(why) | CallError::NoAnswer(why)) => Verdict::Again(why, PAUSE),
+        Err(CallError::Unsupported(why)) => Verdict::Refused(Code::UnsupportedVersion, why),
+    }
+}
+
+fn what(id: &str) -> String {
+    format!("ending what the former producer with the transactional id {id} has left")
+}
+
+fn initialise_by_librdkafka(settings: &Settings, id: &str) -> Result<(), BrokerError> {
     let mut config = KafkaConfig::new(&settings.bootstrap_servers, "former", id, Role::Commands);
     config.transaction_timeout = settings.transaction_timeout;
     config.extra = settings.kafka.clone();
@@ -51,9 +122,30 @@ fn initialise(settings: &Settings, id: &str) -> Result<(), BrokerError> {
         let Err(error) = producer.init_transactions(left.max(PAUSE)) else { return Ok(()) };
         let may_pass = is_passing(error.code) || matches!(kind_of(&error), ErrorKind::Retriable | ErrorKind::Fenced);
         if !may_pass || Instant::now() >= until {
-            return Err(producer_error(&format!("ending what the former producer with the transactional id {id} has left"), &error));
+            return Err(producer_error(&what(id), &error));
         }
         drop(producer);
         thread::sleep(PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_that_is_being_ended_is_asked_for_again_at_once_and_a_refusal_is_told() {
+        assert_eq!(verdict(Ok(codes::NONE)), Verdict::Done);
+        assert!(matches!(verdict(Ok(codes::CONCURRENT_TRANSACTIONS)), Verdict::Again(_, BRIEF)));
+        for passing in [codes::NOT_COORDINATOR, codes::COORDINATOR_LOADING, codes::INVALID_PRODUCER_EPOCH] {
+            assert!(matches!(verdict(Ok(passing)), Verdict::Again(_, PAUSE)), "{passing}");
+        }
+        assert!(matches!(verdict(Err(CallError::NoAnswer("lost".into()))), Verdict::Again(..)));
+        let Verdict::Refused(code, text) = verdict(Ok(codes::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)) else { panic!("it is allowed") };
+        let error = request_error(&what("bank-x-account-0"), code, &text);
+        assert!(
+            error.kind == ErrorKind::Fatal && error.message.contains("bank-x-account-0") && error.message.contains("allow Write"),
+            "{error}"
+        );
     }
 }

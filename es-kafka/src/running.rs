@@ -117,7 +117,7 @@ impl Running {
             _life: life,
         };
         thread::scope(|scope| {
-            // The database is opened while former transactions are ended, and while the lanes initialise their producers and join their groups.
+            // The database is opened while former transactions are ended, and while the lanes initialise their producers; they join their groups once it is open.
             if let Some(folder) = &folder {
                 scope.spawn(|| folder.ready());
                 let ids = topologies.iter().zip(&counts).flat_map(|(topology, count)| {

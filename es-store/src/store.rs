@@ -109,6 +109,11 @@ impl StateStore for FjallStore {
     type Value = fjall::Slice;
     type Snapshot = FjallSnapshot;
 
+    fn wait_until_ready(&mut self) {
+        // An error is told by whatever needs the database next.
+        let _ = self.folder.ready();
+    }
+
     fn open(&mut self, task: i32) -> Result<(), StoreError> {
         self.folder.poison().check()?;
         let name = self.space_name(task);

@@ -14,7 +14,7 @@ use es_testkit::app::{PARTITIONS, VirtualClock};
 use es_testkit::broker::{Client, ClientConfig, Cluster};
 use es_testkit::store::{MemoryDisk, MemorySnapshot, MemoryStore};
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -54,6 +54,8 @@ struct Stuck {
     kept: VecDeque<(Token, bool, WriteBatch)>,
     given: VecDeque<(Token, Token)>,
     last: u64,
+    /// Looks at the cluster while the store is made ready.
+    look: Box<dyn Fn()>,
 }
 
 impl Stuck {
@@ -76,6 +78,10 @@ impl Stuck {
 impl StateStore for Stuck {
     type Value = Vec<u8>;
     type Snapshot = MemorySnapshot;
+
+    fn wait_until_ready(&mut self) {
+        (self.look)();
+    }
 
     fn open(&mut self, task: i32) -> Result<(), StoreError> {
         self.store.open(task)
@@ -126,6 +132,8 @@ struct World {
     topology: Topology,
     settings: Settings,
     stuck: Rc<Cell<bool>>,
+    /// The members of the group when each store was made ready.
+    members: Rc<RefCell<Vec<usize>>>,
     lanes: Vec<Lane>,
 }
 
@@ -135,7 +143,7 @@ impl World {
     fn new(changelog: Changelog) -> Self {
         let (cluster, topology) = (Cluster::new("test"), Topology::aggregate::<Tally>("test"));
         let settings = Settings { changelog, cache_bytes: 1 << 16, flush_entries: 50, ..Settings::default() };
-        let world = World { cluster, topology, settings, stuck: Rc::new(Cell::new(true)), lanes: Vec::new() };
+        let world = World { cluster, topology, settings, stuck: Rc::new(Cell::new(true)), members: Rc::default(), lanes: Vec::new() };
         let mut before = TestApp::<Tally>::on(world.cluster.clone(), world.topology.clone(), world.settings.clone(), Commands::default);
         keys_of(0).take(LONG).for_each(|key| world.send(&key));
         before.settle();
@@ -145,6 +153,7 @@ impl World {
 
     /// One more process, with an empty disk that is stuck for the long partition.
     fn join(&mut self) {
+        let (cluster, group, members) = (self.cluster.clone(), self.topology.group(), self.members.clone());
         let store = Stuck {
             store: MemoryStore::new(&MemoryDisk::default()),
             task: 0,
@@ -152,6 +161,7 @@ impl World {
             kept: VecDeque::new(),
             given: VecDeque::new(),
             last: 0,
+            look: Box::new(move || members.borrow_mut().push(cluster.group(&group).members.len())),
         };
         let client = Client::new(&self.cluster, ClientConfig::of(&self.topology, format!("test-{}-tally", self.lanes.len())));
         let clock = VirtualClock(self.cluster.clone());
@@ -243,4 +253,15 @@ fn a_restore_that_waited_for_its_disk_goes_on_when_no_other_task_is_left() {
     world.step_until(|world| world.lanes.iter().all(|lane| lane.tasks().count() == 1));
     assert_eq!(World::states(&world.lanes[0]), [(0, TaskState::Restoring)], "it has kept the one that restores");
     world.it_goes_on();
+}
+
+#[test]
+fn a_lane_joins_its_group_once_its_store_can_be_opened() {
+    let mut world = World::new(Changelog::EachCommit);
+    world.stuck.set(false);
+    for joined in 1..=2 {
+        world.join();
+        world.step_until(|world| world.cluster.group(&world.topology.group()).members.len() == joined);
+    }
+    assert_eq!(*world.members.borrow(), [0, 1], "others would give up for it what it cannot work on yet");
 }

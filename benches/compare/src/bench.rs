@@ -5,7 +5,7 @@ use crate::cluster::Cluster;
 use crate::contestant::{Contestant, Kind, Programs};
 use crate::feed::Feed;
 use crate::machine::load_average;
-use crate::measure::{Figures, Task};
+use crate::measure::{Figures, Measured, Step, Task};
 use crate::workload::{Input, Skew, Workload};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, stderr};
@@ -52,6 +52,8 @@ pub struct Results {
 pub struct Round {
     /// What was measured.
     pub figures: Figures,
+    /// What the figures come from, where the run has steps of its own.
+    pub steps: Vec<Step>,
     /// How many processes of the machine wanted to run when it began, this bench's own included.
     pub load_average: f64,
 }
@@ -167,9 +169,9 @@ impl Bench {
         let load_average = load_average();
         let run = case.task.run(self, cluster, contestant, input, commands);
         match run {
-            Ok((memory_limit, figures)) => {
+            Ok(Measured { memory_limit, figures, steps }) => {
                 results.memory_limit = memory_limit;
-                results.rounds.push(Round { figures, load_average });
+                results.rounds.push(Round { figures, steps, load_average });
             }
             Err(Failure(why)) => {
                 self.progress.note(&format!("{} failed: {why}", contestant.name));

@@ -36,6 +36,8 @@ impl Cluster {
             ("transaction.state.log.replication.factor", &replicas),
             ("min.insync.replicas", in_sync),
             ("transaction.state.log.min.isr", in_sync),
+            // A change of a streams group is carried out at once, not within a second.
+            ("group.streams.assignment.interval.ms", "0"),
             // A deleted topic's files go at once: the disk holds one run's at a time.
             ("log.segment.delete.delay.ms", "1000"),
         ];

@@ -76,6 +76,17 @@ pub struct Run<'a> {
     pub folder: PathBuf,
     /// How often it was started.
     pub starts: Cell<u32>,
+    /// Which of several processes it is, where there are several.
+    pub member: Option<Member>,
+}
+
+/// One of several processes of an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its number, from 0.
+    pub number: usize,
+    /// Where it answers on 127.0.0.1.
+    pub port: u16,
 }
 
 /// What a contestant tells of its start, in its log; in seconds from the start of the process.
@@ -89,18 +100,38 @@ pub struct StartMarks {
     pub restored: u64,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// The same run as one of several processes, with a folder of its own.
+    pub fn member(&self, member: Member) -> Run<'a> {
+        Run {
+            cluster: self.cluster,
+            programs: self.programs,
+            contestant: self.contestant,
+            name: self.name.clone(),
+            topics: self.topics.clone(),
+            input: self.input,
+            folder: self.folder.join(format!("member-{}", member.number)),
+            starts: Cell::new(0),
+            member: Some(member),
+        }
+    }
+
     /// Starts the process; after the first time, on the state that the former one left.
     pub fn start(&self) -> Result<Process, Failure> {
         self.starts.set(self.starts.get() + 1);
         std::fs::create_dir_all(self.state_folder())?;
-        let log = self.folder.join(format!("log-{}", self.starts.get()));
+        let log = self.log(self.starts.get());
         let mut command = match self.contestant.kind {
             Kind::Es => self.programs.bank.command(self)?,
             Kind::Streams => self.programs.streams.command(self)?,
             Kind::Bare => bare::command(self)?,
         };
         Process::start(&mut command, log)
+    }
+
+    /// The log of the start with this number, from 1.
+    pub fn log(&self, start: u32) -> PathBuf {
+        self.folder.join(format!("log-{start}"))
     }
 
     /// The consumer group whose offsets tell how far it has come.

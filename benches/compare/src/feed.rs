@@ -62,8 +62,9 @@ impl<'a> Feed<'a> {
         self.flush()
     }
 
-    /// Sends the commands of `range` when each is due, in this thread, which sleeps between. A command that is late is sent all the same.
-    pub fn send_on_time(&mut self, range: Range<usize>, schedule: Schedule) -> Result<(), Failure> {
+    /// Sends the commands of `range` when each is due, in this thread, which sleeps between, as long as `go_on` says so. A command that is late is sent all the
+    /// same. Returns how many were sent, once the broker has them.
+    pub fn send_on_time(&mut self, range: Range<usize>, schedule: Schedule, go_on: impl Fn() -> bool) -> Result<usize, Failure> {
         // The clock on the wall is read once, so that no correction of it bends the schedule.
         let (begun, origin) = (Instant::now(), now());
         for number in range.clone() {
@@ -76,9 +77,14 @@ impl<'a> Feed<'a> {
                 self.producer.poll(Duration::ZERO);
                 thread::sleep(Duration::from_millis(early as u64).min(Duration::from_micros(500)));
             }
+            if !go_on() {
+                self.flush()?;
+                return Ok(number - range.start);
+            }
             self.send(number, due)?;
         }
-        self.flush()
+        self.flush()?;
+        Ok(range.len())
     }
 
     fn send(&mut self, number: usize, timestamp: i64) -> Result<(), Failure> {

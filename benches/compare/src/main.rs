@@ -72,7 +72,7 @@ struct BenchArguments {
     /// Small numbers and one round: shows in a few minutes that all works, not how fast
     #[arg(long)]
     quick: bool,
-    /// How often each contestant runs, in turn with the others [default: 5; 1 with --quick]
+    /// How often each contestant runs, in turn with the others [default: 5; 1 with --quick, and of the scenario `failover`]
     #[arg(long)]
     rounds: Option<u32>,
     /// Only contestants whose name has this in it, such as `ours` or `Streams`; may be given several times
@@ -87,7 +87,16 @@ struct BenchArguments {
     /// Accounts, in place of the scenario's number
     #[arg(long)]
     accounts: Option<u32>,
-    /// Partitions, where the scenario does not vary them
+    /// How often a process is killed in the scenario `failover`, in place of 20 times
+    #[arg(long)]
+    kills: Option<usize>,
+    /// How often a process is restarted there, in place of 9 times
+    #[arg(long)]
+    restarts: Option<usize>,
+    /// Commands a second there, in place of 5,000
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Partitions, where the scenario does not say how many
     #[arg(long, default_value_t = 4)]
     partitions: i32,
     /// Brokers, where the scenario does not vary them: 1 or 3
@@ -142,6 +151,9 @@ fn compare(arguments: &BenchArguments) -> Result<bool, Failure> {
     };
     let mut sizes = Sizes {
         quick: arguments.quick,
+        kills: arguments.kills,
+        restarts: arguments.restarts,
+        rate: arguments.rate,
         commands: arguments.commands,
         accounts: arguments.accounts,
         partitions: arguments.partitions,
@@ -179,11 +191,11 @@ fn compare(arguments: &BenchArguments) -> Result<bool, Failure> {
     if let Some(free) = machine::free_space(&arguments.work) {
         eprintln!("{free} MiB of disk are free at {}", arguments.work.display());
     }
-    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 5 }).max(1);
     let mut bench = Bench::new(programs, &arguments.work)?;
     let mut outcomes = Vec::new();
     let all = cases.len();
     for (n, case) in cases.into_iter().enumerate() {
+        let rounds = arguments.rounds.unwrap_or(if arguments.quick || case.task.has_steps() { 1 } else { 5 }).max(1);
         let outcome = bench.run(case, rounds, &format!("[{}/{all}]", n + 1))?;
         println!("{}", outcome.table());
         outcomes.push(outcome);

@@ -1,6 +1,7 @@
 //! A contestant's process: its start, what it costs, and its end.
 
 use crate::Failure;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -72,10 +73,33 @@ impl Process {
         Failure(format!("{what}; its log ends with\n{end}"))
     }
 
+    /// Lets it stand still (SIGSTOP) until [`go_on`](Process::go_on).
+    pub fn stand_still(&self) -> Result<(), Failure> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn go_on(&self) -> Result<(), Failure> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), Failure> {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| Failure("the process has no id".into()))?;
+        kill_process(id, signal).map_err(|e| Failure(format!("{signal:?} cannot be sent: {e}")))
+    }
+
     /// Asks it to end (SIGTERM), and kills it when it has not ended by itself within `limit`.
     pub fn stop(mut self, limit: Duration) -> Result<ExitStatus, Failure> {
-        // The shell's own kill: the standard library sends no SIGTERM. It fails only when the process has already ended.
-        let _ = Command::new("/bin/sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).stderr(Stdio::null()).status();
+        self.end(limit)
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has.
+    ///
+    /// # Errors
+    /// When it has not ended by itself within `limit`.
+    pub fn end(&mut self, limit: Duration) -> Result<ExitStatus, Failure> {
+        // It fails only when the process has already ended.
+        let _ = self.signal(Signal::TERM);
         let until = Instant::now() + limit;
         loop {
             match self.child.try_wait() {
@@ -89,6 +113,13 @@ impl Process {
     /// Kills it (SIGKILL).
     pub fn kill(self) {
         drop(self);
+    }
+
+    /// Kills it (SIGKILL), and waits until it has gone.
+    pub fn kill_now(&mut self) -> Result<(), Failure> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 }
 

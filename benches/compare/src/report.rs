@@ -1,9 +1,10 @@
 //! What is told of the figures: tables for people, JSON for programs.
 
 use crate::Failure;
-use crate::bench::{Outcome, Results};
+use crate::bench::{Outcome, Results, Round};
 use crate::contestant::Kind;
 use crate::machine::Machine;
+use crate::measure::Step;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -18,27 +19,59 @@ pub struct Figure {
     pub digits: usize,
     /// Whether it is also drawn.
     pub drawn: bool,
+    /// What it must not exceed, where this project has set itself an aim.
+    pub aim: Option<f64>,
+}
+
+impl Figure {
+    const fn new(name: &'static str, title: &'static str, digits: usize, drawn: bool) -> Self {
+        Figure { name, title, digits, drawn, aim: None }
+    }
+
+    const fn aim(self, most: f64) -> Self {
+        Figure { aim: Some(most), ..self }
+    }
+
+    /// Its title, with the aim.
+    fn head(&self) -> String {
+        match self.aim {
+            Some(most) => format!("{} (aim: ≤ {})", self.title, number(most, 0)),
+            None => self.title.to_owned(),
+        }
+    }
 }
 
 /// All figures, in the order of the tables' columns. What each is exactly, PERFORMANCE.md says.
 pub const FIGURES: &[Figure] = &[
-    Figure { name: "throughput", title: "commands/s", digits: 0, drawn: true },
-    Figure { name: "throughput_from_start", title: "commands/s with start", digits: 0, drawn: false },
-    Figure { name: "p50", title: "p50 ms", digits: 1, drawn: true },
-    Figure { name: "p99", title: "p99 ms", digits: 1, drawn: true },
-    Figure { name: "p999", title: "p99.9 ms", digits: 1, drawn: false },
-    Figure { name: "assigned", title: "assigned s", digits: 2, drawn: false },
-    Figure { name: "first_commit", title: "first commit s", digits: 2, drawn: true },
-    Figure { name: "first_after_assigned", title: "… after assigned s", digits: 2, drawn: false },
-    Figure { name: "ready", title: "ready s", digits: 2, drawn: false },
-    Figure { name: "all_partitions", title: "all partitions s", digits: 2, drawn: true },
-    Figure { name: "restored", title: "records restored", digits: 0, drawn: false },
-    Figure { name: "restore_rate", title: "restored/s", digits: 0, drawn: true },
-    Figure { name: "cpu", title: "CPU s/M", digits: 2, drawn: true },
-    Figure { name: "broker_cpu", title: "broker CPU s/M", digits: 2, drawn: false },
-    Figure { name: "memory", title: "peak RSS MiB", digits: 0, drawn: true },
-    Figure { name: "disk", title: "disk MiB", digits: 1, drawn: false },
-    Figure { name: "rejected", title: "rejected %", digits: 1, drawn: false },
+    Figure::new("throughput", "commands/s", 0, true),
+    Figure::new("throughput_from_start", "commands/s with start", 0, false),
+    Figure::new("p50", "p50 ms", 1, true),
+    Figure::new("p99", "p99 ms", 1, true),
+    Figure::new("p999", "p99.9 ms", 1, false),
+    Figure::new("assigned", "assigned s", 2, false),
+    Figure::new("first_commit", "first commit s", 2, true),
+    Figure::new("first_after_assigned", "… after assigned s", 2, false),
+    Figure::new("ready", "ready s", 2, false),
+    Figure::new("all_partitions", "all partitions s", 2, true),
+    Figure::new("restored", "records restored", 0, false),
+    Figure::new("restore_rate", "restored/s", 0, true),
+    Figure::new("cpu", "CPU s/M", 2, true),
+    Figure::new("broker_cpu", "broker CPU s/M", 2, false),
+    Figure::new("memory", "peak RSS MiB", 0, true),
+    Figure::new("disk", "disk MiB", 1, false),
+    Figure::new("rejected", "rejected %", 1, false),
+    Figure::new("failover", "fail-over s", 2, true).aim(1.0),
+    Figure::new("failover_worst", "worst fail-over s", 2, true).aim(3.0),
+    Figure::new("failover_open", "… in a transaction s", 2, false),
+    Figure::new("failover_others", "worst of the others' partitions s", 2, false),
+    Figure::new("kill_standstill", "longest standstill, return included s", 2, false),
+    Figure::new("failover_restored", "restored in a fail-over", 0, false),
+    Figure::new("restart_standstill", "standstill in a restart s", 2, false),
+    Figure::new("restart_standstill_worst", "worst standstill in a restart s", 2, true).aim(1.0),
+    Figure::new("restored_changelog", "restored in a restart", 0, false).aim(0.0),
+    Figure::new("copied_changelog", "read for new standbys", 0, false),
+    Figure::new("refolded", "most events folded again", 0, false),
+    Figure::new("back", "all well again s", 1, false),
 ];
 
 /// The rounds of one figure.
@@ -96,7 +129,7 @@ impl Outcome {
                 .expect("a string takes all");
         }
         text.push_str("| contestant | memory limit |");
-        figures.iter().for_each(|figure| write!(text, " {} |", figure.title).expect("a string takes all"));
+        figures.iter().for_each(|figure| write!(text, " {} |", figure.head()).expect("a string takes all"));
         write!(text, "\n|---|---|{}", "---:|".repeat(figures.len())).expect("a string takes all");
         for (contestant, results) in self.case.contestants.iter().zip(&self.results) {
             write!(text, "\n| {} | {} |", contestant.name, results.memory_limit).expect("a string takes all");
@@ -109,6 +142,12 @@ impl Outcome {
         for (contestant, why) in failures {
             write!(text, "\nNot counted, a round of {contestant}: {}\n", why.lines().next().unwrap_or_default())
                 .expect("a string takes all");
+        }
+        for (contestant, results) in self.case.contestants.iter().zip(&self.results) {
+            for (n, round) in results.rounds.iter().enumerate().filter(|(_, round)| !round.steps.is_empty()) {
+                write!(text, "\nThe steps of {}, round {}:\n\n{}", contestant.name, n + 1, steps(&round.steps))
+                    .expect("a string takes all");
+            }
         }
         text
     }
@@ -131,14 +170,20 @@ impl Outcome {
         let contestant = |(contestant, results): (&crate::contestant::Contestant, &Results)| {
             let settings: serde_json::Map<String, Value> = contestant.settings.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
             let spread = |figure: &Figure| {
-                results.spread(figure.name).map(|s| (figure.name.to_owned(), json!({"median": s.median, "min": s.min, "max": s.max})))
+                results.spread(figure.name).map(|s| {
+                    let mut json = json!({"median": s.median, "min": s.min, "max": s.max});
+                    if let Some(aim) = figure.aim {
+                        json["aim"] = aim.into();
+                    }
+                    (figure.name.to_owned(), json)
+                })
             };
             json!({
                 "name": contestant.name,
                 "settings": settings,
                 "memory_limit": results.memory_limit,
                 "figures": FIGURES.iter().filter_map(spread).collect::<serde_json::Map<_, _>>(),
-                "rounds": results.rounds.iter().map(|round| json!({"load_average": round.load_average, "figures": round.figures})).collect::<Vec<_>>(),
+                "rounds": results.rounds.iter().map(round_json).collect::<Vec<_>>(),
                 "failures": results.failures,
             })
         };
@@ -150,6 +195,32 @@ impl Outcome {
             "contestants": self.case.contestants.iter().zip(&self.results).map(contestant).collect::<Vec<_>>(),
         })
     }
+}
+
+fn round_json(round: &Round) -> Value {
+    let mut json = json!({"load_average": round.load_average, "figures": round.figures});
+    if !round.steps.is_empty() {
+        let step = |step: &Step| json!({"what": step.what, "figures": step.figures});
+        json["steps"] = round.steps.iter().map(step).collect();
+    }
+    json
+}
+
+/// A table of steps: a row for each.
+fn steps(steps: &[Step]) -> String {
+    let figures: Vec<&Figure> = FIGURES.iter().filter(|figure| steps.iter().any(|step| step.figures.contains_key(figure.name))).collect();
+    let mut text = String::from("| step |");
+    figures.iter().for_each(|figure| write!(text, " {} |", figure.title).expect("a string takes all"));
+    write!(text, "\n|---|{}\n", "---:|".repeat(figures.len())).expect("a string takes all");
+    for step in steps {
+        write!(text, "| {} |", step.what).expect("a string takes all");
+        for figure in &figures {
+            let value = step.figures.get(figure.name).map_or("–".to_owned(), |value| number(*value, figure.digits));
+            write!(text, " {value} |").expect("a string takes all");
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// Writes `results.json`, `results.md` and `results.svg` into the folder, over those that are there.
@@ -177,7 +248,7 @@ pub fn number(value: f64, digits: usize) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::bench::{Case, Round};
+    use crate::bench::Case;
     use crate::contestant::Contestant;
     use crate::measure::{Figures, Task};
     use crate::workload::{Skew, Workload};
@@ -189,7 +260,7 @@ pub(crate) mod tests {
             vec![Contestant::new("ours", Kind::Es, &[("headers", "full")]), Contestant::new("Kafka <Streams>", Kind::Streams, &[])];
         let case = Case { scenario: "throughput", title: "a test".into(), brokers: 1, task: Task::Throughput(workload), contestants };
         let rounds = |values: &[f64]| {
-            let round = |value| Round { figures: Figures::from([("throughput", value), ("cpu", 2.0)]), load_average: 1.0 };
+            let round = |value| Round { figures: Figures::from([("throughput", value), ("cpu", 2.0)]), steps: vec![], load_average: 1.0 };
             values.iter().copied().map(round).collect()
         };
         let ours = Results { memory_limit: "64MiB".into(), rounds: rounds(&[300_000.0, 100_000.0, 250_000.0]), failures: vec![] };

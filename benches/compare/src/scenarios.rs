@@ -2,7 +2,7 @@
 
 use crate::bench::Case;
 use crate::contestant::{Contestant, Kind};
-use crate::measure::Task;
+use crate::measure::{Plan, Task};
 use crate::workload::{Skew, Workload};
 use clap::ValueEnum;
 
@@ -21,6 +21,8 @@ pub enum Scenario {
     RestartDefault,
     /// A clean end, the disk wiped, one million accounts to restore.
     Restore,
+    /// Three processes with standbys, three million accounts, 5,000 commands a second: each in turn is killed, 20 times, and then restarted in good order.
+    Failover,
     /// Exactly once against at least once, same commit interval.
     Guarantee,
     /// The changelog with each commit, at checkpoints, or not at all.
@@ -41,6 +43,12 @@ const CHECKPOINT: &str = "5";
 pub struct Sizes {
     /// Small numbers everywhere: shows that all works, not how fast.
     pub quick: bool,
+    /// How often a process is killed where that is measured.
+    pub kills: Option<usize>,
+    /// How often a process is restarted where that is measured.
+    pub restarts: Option<usize>,
+    /// Commands a second where processes are killed.
+    pub rate: Option<u64>,
     /// Random commands of a throughput case.
     pub commands: Option<usize>,
     /// Accounts where the scenario does not vary them.
@@ -65,6 +73,7 @@ impl Scenario {
             Scenario::Restart => "restart",
             Scenario::RestartDefault => "restart-default",
             Scenario::Restore => "restore",
+            Scenario::Failover => "failover",
             Scenario::Guarantee => "guarantee",
             Scenario::Changelog => "changelog",
             Scenario::Accounts => "accounts",
@@ -116,6 +125,23 @@ impl Scenario {
                     Task::Restart { workload, wiped: self == Scenario::Restore },
                     contestants,
                 )]
+            }
+            Scenario::Failover => {
+                let accounts = sizes.accounts.unwrap_or(if sizes.quick { 30_000 } else { 3_000_000 });
+                let plan = Plan {
+                    rate: sizes.rate.unwrap_or(if sizes.quick { 1_000 } else { 5_000 }),
+                    kills: sizes.kills.unwrap_or(if sizes.quick { 3 } else { 20 }),
+                    restarts: sizes.restarts.unwrap_or(if sizes.quick { 3 } else { 9 }),
+                };
+                let workload = Workload { accounts, opening: true, partitions: 12, ..sizes.workload(0, Skew::Uniform) };
+                let title = format!(
+                    "{} accounts, {} commands a second, {} kills, {} restarts",
+                    count(accounts as usize),
+                    count(plan.rate as usize),
+                    plan.kills,
+                    plan.restarts
+                );
+                vec![case(title, Task::Failover { workload, plan }, vec![with_standbys()])]
             }
             Scenario::Guarantee => {
                 let w = sizes.workload(1_000_000, Skew::Uniform);
@@ -187,6 +213,15 @@ fn full() -> Contestant {
     Contestant::new("ours, full headers", Kind::Es, &[("headers", "full")])
 }
 
+/// A session is as long as Kafka's default; the broker of the bench would allow less.
+fn with_standbys() -> Contestant {
+    Contestant::new(
+        "ours, one standby, eviction on",
+        Kind::Es,
+        &[("group.protocol", "streams"), ("num.standby.replicas", "1"), ("eviction", "on"), ("session.timeout", "45s")],
+    )
+}
+
 fn streams() -> Contestant {
     Contestant::new("Kafka Streams", Kind::Streams, &[])
 }
@@ -246,7 +281,18 @@ mod tests {
     #[test]
     fn every_scenario_has_cases_with_distinct_titles_and_contestants() {
         for quick in [false, true] {
-            let sizes = Sizes { quick, commands: None, accounts: None, partitions: 4, brokers: 1, seed: 1, bank_has_caches: true };
+            let sizes = Sizes {
+                quick,
+                kills: None,
+                restarts: None,
+                rate: None,
+                commands: None,
+                accounts: None,
+                partitions: 4,
+                brokers: 1,
+                seed: 1,
+                bank_has_caches: true,
+            };
             for scenario in Scenario::value_variants() {
                 let cases = scenario.cases(&sizes);
                 assert!(!cases.is_empty());

@@ -202,7 +202,7 @@ fn state_of(kind: Kind, message: &BorrowedMessage<'_>) -> Option<Option<(u32, (u
 /// Reads all committed records of a topic, each partition from its beginning to its end. Returns their number.
 fn read_all(run: &Run<'_>, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_>) -> Result<(), String>) -> Result<u64, Failure> {
     let partitions = run.input.workload.partitions;
-    let consumer = reader(&run.cluster.bootstrap_servers(), &[topic], partitions, 50)?;
+    let consumer = reader(&run.cluster.bootstrap_servers(), &[topic], partitions, Since::Beginning, 50)?;
     let (mut left, mut count, mut heard) = (partitions, 0, Instant::now());
     while left > 0 {
         match consumer.poll(Duration::from_millis(100)) {
@@ -220,8 +220,17 @@ fn read_all(run: &Run<'_>, topic: &str, mut take: impl FnMut(&BorrowedMessage<'_
     Ok(count)
 }
 
-/// A read_committed consumer of all partitions of these topics from their beginning; the broker answers it within `wait` milliseconds.
-pub fn reader(bootstrap_servers: &str, topics: &[&str], partitions: i32, wait: u32) -> Result<BaseConsumer, Failure> {
+/// Where a reader begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// With the first record of each partition.
+    Beginning,
+    /// Behind all that is committed by now.
+    Now,
+}
+
+/// A read_committed consumer of all partitions of these topics; the broker answers it within `wait` milliseconds.
+pub fn reader(bootstrap_servers: &str, topics: &[&str], partitions: i32, since: Since, wait: u32) -> Result<BaseConsumer, Failure> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap_servers)
         .set("group.id", "es-compare")
@@ -235,7 +244,7 @@ pub fn reader(bootstrap_servers: &str, topics: &[&str], partitions: i32, wait: u
     let mut places = TopicPartitionList::new();
     for topic in topics {
         for partition in 0..partitions {
-            places.add_partition_offset(topic, partition, Offset::Beginning)?;
+            places.add_partition_offset(topic, partition, if since == Since::Beginning { Offset::Beginning } else { Offset::End })?;
         }
     }
     consumer.assign(&places)?;

@@ -60,19 +60,28 @@ impl Watch {
     ///
     /// # Errors
     /// When the process has ended, or nothing has moved for two minutes.
-    pub fn until(&self, process: &mut Process, mut done: impl FnMut(&[i64]) -> bool) -> Result<(), Failure> {
+    pub fn until(&self, process: &mut Process, done: impl FnMut(&[i64]) -> bool) -> Result<(), Failure> {
+        self.until_any(&mut [process], done)
+    }
+
+    /// The same of a group with several processes.
+    ///
+    /// # Errors
+    /// When one of them has ended, or nothing has moved for two minutes.
+    pub fn until_any(&self, processes: &mut [&mut Process], mut done: impl FnMut(&[i64]) -> bool) -> Result<(), Failure> {
         let (mut moved, mut last) = (Instant::now(), Vec::new());
         loop {
             let offsets = self.offsets()?;
             if done(&offsets) {
                 return Ok(());
             }
-            process.check()?;
+            processes.iter_mut().try_for_each(|process| process.check())?;
             if offsets != last {
                 (moved, last) = (Instant::now(), offsets);
             } else if moved.elapsed() > STALLED {
                 let sum: i64 = last.iter().sum();
-                return Err(process.failure(&format!("nothing has moved for {STALLED:?}, after {sum} commands")));
+                let what = format!("nothing has moved for {STALLED:?}, after {sum} commands");
+                return Err(processes.first().map_or_else(|| Failure(what.clone()), |process| process.failure(&what)));
             }
             thread::sleep(PAUSE);
         }

@@ -10,6 +10,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long a coordinator that fails for no reason is asked again.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After a change was told, more are expected for so long: others give up what this member is to have, and it is told so in answers to heartbeats only.
+const CHANGES: Duration = Duration::from_secs(3);
+/// The most between two heartbeats while changes are expected: what was given up and not yet taken stands still.
+const SOON: Duration = Duration::from_millis(200);
 
 /// Where a member is with its group. See the [module](super) for the diagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +79,8 @@ pub struct Member {
     due: Duration,
     /// When the last heartbeat was sent that was answered.
     heard: Option<Duration>,
+    /// Until when changes are expected.
+    changes: Duration,
     /// When it asks for all its tasks anew, since a late copy of an unanswered heartbeat may have been answered to nobody.
     refresh: Option<Duration>,
     failures: u32,
@@ -96,6 +102,7 @@ impl Member {
             under_way: None,
             due: Duration::ZERO,
             heard: None,
+            changes: Duration::ZERO,
             refresh: None,
             failures: 0,
             broken_since: None,
@@ -259,7 +266,10 @@ impl Member {
             MemberState::Joining | MemberState::In => {}
         }
         self.heard = Some(at);
-        self.due = at + answer.interval;
+        if answer.epoch != self.epoch || answer.assignment.is_some() {
+            self.changes = at + CHANGES;
+        }
+        self.due = at + if at < self.changes { answer.interval.min(SOON) } else { answer.interval };
         self.epoch = answer.epoch;
         let joined = sent.epoch == JOIN;
         match answer.assignment {

@@ -28,6 +28,15 @@ impl Scene {
         scene
     }
 
+    /// Nothing changes for so long that nothing is expected to.
+    fn calm(mut self) -> Self {
+        while self.now < Duration::from_secs(5) {
+            self.sent();
+            self.answer(1, None);
+        }
+        self
+    }
+
     fn millis(&mut self, millis: u64) -> &mut Self {
         self.now += Duration::from_millis(millis);
         self
@@ -280,7 +289,7 @@ fn a_refusal_is_final_and_a_coordinator_that_fails_for_no_reason_is_asked_for_a_
 
 #[test]
 fn a_member_that_expects_news_asks_sooner_but_not_without_end() {
-    let mut scene = Scene::with(&[1], &[]);
+    let mut scene = Scene::with(&[1], &[]).calm();
     let interval = Duration::from_millis(200);
     scene.millis(100);
     scene.member.hasten(interval, scene.now);
@@ -291,4 +300,30 @@ fn a_member_that_expects_news_asks_sooner_but_not_without_end() {
     scene.fails(Failure::NotNow);
     scene.member.hasten(interval, scene.now);
     assert_eq!(scene.poll(), None, "the pause after a failure remains");
+}
+
+/// The time between a heartbeat, which has this answer, and the next.
+fn pause(scene: &mut Scene, epoch: i32, tasks: Option<(&[i32], &[i32])>) -> u128 {
+    scene.sent();
+    let sent = scene.now;
+    scene.answer(epoch, tasks);
+    scene.events();
+    let next = scene.member.next_time().expect("a heartbeat is due");
+    (next - sent).as_millis()
+}
+
+#[test]
+fn while_a_group_changes_it_asks_sooner_for_what_others_give_up() {
+    let mut scene = Scene::joining();
+    // It has joined, and another one is still to give task 1 up for it.
+    assert_eq!(pause(&mut scene, 2, None), 200);
+    assert_eq!(pause(&mut scene, 2, None), 200);
+    let mut scene = Scene::with(&[1], &[]).calm();
+    assert_eq!(pause(&mut scene, 1, None), 1000, "nothing changes");
+    assert_eq!(pause(&mut scene, 2, None), 200, "the group has changed");
+    let since = scene.now;
+    while scene.now < since + Duration::from_secs(3) {
+        pause(&mut scene, 2, None);
+    }
+    assert_eq!(pause(&mut scene, 2, None), 1000, "but not for ever");
 }

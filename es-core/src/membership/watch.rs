@@ -229,10 +229,10 @@ impl Watch {
         Some(Step::Look(endpoint.clone()))
     }
 
-    /// Whether somebody is taken for dead, or was evicted by us less than `time` ago: partitions may be about to move.
+    /// Whether somebody stops, is taken for dead, or was evicted by us less than `time` ago: partitions may be about to move.
     pub fn expects_news(&self, time: Duration, now: Duration) -> bool {
-        let dead = self.peers.values().any(|peer| peer.dead.is_some() && peer.told.as_ref().is_some_and(|told| !told.stops));
-        dead || self.evicted.values().any(|at| now < *at + time)
+        let goes = |peer: &Peer| peer.told.as_ref().is_some_and(|told| told.stops || peer.dead.is_some());
+        self.peers.values().any(goes) || self.evicted.values().any(|at| now < *at + time)
     }
 
     /// How many of those alive are to act before us.

@@ -216,6 +216,8 @@ impl<L: Logic, B: Broker, S: StateStore, C: Clock> Runner<L, B, S, C> {
             Call::Commit => self.land(),
             Call::Abort if self.recovery.is_some_and(|r| r.recreate) => self.make(Call::Init),
             Call::Init if self.phase == Phase::Joining => {
+                // Others give up for it what a new member is assigned, and it stands still until that can be opened here.
+                self.store.wait_until_ready();
                 self.become_phase(Phase::Running);
                 self.broker.join();
             }

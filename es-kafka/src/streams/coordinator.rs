@@ -1,4 +1,4 @@
-//! The group's coordinator: which broker it is, a connection to it, and what is asked of it.
+//! The coordinator of a group, or of a producer's transactions: which broker it is, a connection to it, and what is asked of it.
 
 use super::channel::Limit;
 use super::connection::{CallError, Connection};
@@ -7,39 +7,81 @@ use super::security::Security;
 use es_core::broker::{BrokerError, ErrorKind};
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::{
-    FindCoordinatorRequest, FindCoordinatorResponse, GroupId, OffsetCommitRequest, OffsetCommitResponse, TopicName,
+    FindCoordinatorRequest, FindCoordinatorResponse, GroupId, InitProducerIdRequest, InitProducerIdResponse, OffsetCommitRequest,
+    OffsetCommitResponse, ProducerId, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
+use std::fmt;
+use std::time::Duration;
 
 const FIND_COORDINATOR: i16 = 10;
 const OFFSET_COMMIT: i16 = 8;
+const INIT_PRODUCER_ID: i16 = 22;
 
 /// The feature of a cluster that has streams groups, from version 1 on.
 const STREAMS_VERSION: &str = "streams.version";
 
-/// A group's coordinator.
+/// Whose coordinator it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Whose {
+    Group(String),
+    Transactions(String),
+}
+
+impl Whose {
+    /// As FindCoordinator wants it.
+    fn key(&self) -> (i8, &str) {
+        match self {
+            Whose::Group(name) => (0, name),
+            Whose::Transactions(id) => (1, id),
+        }
+    }
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whose::Group(name) => write!(f, "group {name}"),
+            Whose::Transactions(id) => write!(f, "the transactional id {id}"),
+        }
+    }
+}
+
+/// A coordinator.
 pub(crate) struct Coordinator {
     security: Security,
     /// `host` and port of the brokers to ask first.
     bootstrap: Vec<(String, u16)>,
     /// The one to ask next.
     next: usize,
-    group: String,
+    whose: Whose,
     connection: Option<Connection>,
 }
 
 impl Coordinator {
-    /// Nothing is connected yet.
+    /// The coordinator of a group; nothing is connected yet.
     ///
     /// # Errors
     /// When an address is none.
     pub(crate) fn new(bootstrap_servers: &str, security: Security, group: &str) -> Result<Self, BrokerError> {
+        Self::of(bootstrap_servers, security, Whose::Group(group.to_owned()))
+    }
+
+    /// The coordinator of the transactions under this id; nothing is connected yet.
+    ///
+    /// # Errors
+    /// When an address is none.
+    pub(crate) fn of_transactions(bootstrap_servers: &str, security: Security, transactional_id: &str) -> Result<Self, BrokerError> {
+        Self::of(bootstrap_servers, security, Whose::Transactions(transactional_id.to_owned()))
+    }
+
+    fn of(bootstrap_servers: &str, security: Security, whose: Whose) -> Result<Self, BrokerError> {
         let bootstrap = bootstrap_servers.split(',').map(str::trim).filter(|server| !server.is_empty());
         let bootstrap = bootstrap.map(address).collect::<Result<Vec<_>, _>>()?;
         if bootstrap.is_empty() {
             return Err(BrokerError::new(ErrorKind::Fatal, "the setting `bootstrap.servers` names nobody"));
         }
-        Ok(Coordinator { security, bootstrap, next: 0, group: group.to_owned(), connection: None })
+        Ok(Coordinator { security, bootstrap, next: 0, whose, connection: None })
     }
 
     /// Whether the cluster has streams groups.
@@ -79,7 +121,7 @@ impl Coordinator {
     #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "evictions are the server's"))]
     pub(crate) fn evict(&mut self, member: &str, limit: Limit) -> Result<i16, CallError> {
         let member = MemberInfo {
-            group: self.group.clone(),
+            group: self.whose.key().1.to_owned(),
             id: member.to_owned(),
             process: String::new(),
             rack: None,
@@ -90,6 +132,21 @@ impl Coordinator {
         };
         let request = HeartbeatRequest { member: &member, epoch: es_core::membership::LEAVE, endpoint_epoch: 0, owned: None };
         self.heartbeat(&request, limit).map(|answer| answer.error)
+    }
+
+    /// Makes the id's next producer, whoever asks: what the one before has left open is ended, and it is fenced. Returns the error code; while the broker ends
+    /// the transaction that is [`CONCURRENT_TRANSACTIONS`](codes::CONCURRENT_TRANSACTIONS).
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub(crate) fn init_producer(&mut self, transaction_timeout: Duration, limit: Limit) -> Result<i16, CallError> {
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(Some(TransactionalId(StrBytes::from_string(self.whose.key().1.to_owned()))))
+            .with_transaction_timeout_ms(i32::try_from(transaction_timeout.as_millis()).unwrap_or(i32::MAX))
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1);
+        let answer = self.connect(&limit)?.call::<_, InitProducerIdResponse>(INIT_PRODUCER_ID, 4, &request, limit);
+        self.keep(answer.map(|answer| answer.error_code), |code| *code)
     }
 
     /// Commits offsets of one topic, as a member at this epoch. Returns the error code of the first partition that has one, else 0.
@@ -114,7 +171,7 @@ impl Coordinator {
         let topic =
             OffsetCommitRequestTopic::default().with_name(TopicName(text(topic))).with_partitions(offsets.iter().map(partition).collect());
         let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(text(&self.group)))
+            .with_group_id(GroupId(text(self.whose.key().1)))
             .with_generation_id_or_member_epoch(epoch)
             .with_member_id(text(member))
             .with_topics(vec![topic]);
@@ -142,8 +199,9 @@ impl Coordinator {
     fn connect(&mut self, limit: &Limit) -> Result<&mut Connection, CallError> {
         if self.connection.is_none() {
             let mut broker = self.open_any(limit)?;
+            let (kind, key) = self.whose.key();
             let request =
-                FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![StrBytes::from_string(self.group.clone())]);
+                FindCoordinatorRequest::default().with_key_type(kind).with_coordinator_keys(vec![StrBytes::from_string(key.to_owned())]);
             let answer: Result<FindCoordinatorResponse, _> = broker.call(FIND_COORDINATOR, 4, &request, limit.clone());
             // To find it changes nothing: whatever failed, the request that was to be made was not sent.
             let answer = answer.map_err(|error| CallError::NotSent(error.to_string()))?;
@@ -151,15 +209,15 @@ impl Coordinator {
             if found.error_code != 0 {
                 let text = found.error_message.as_ref().map(ToString::to_string).unwrap_or_default();
                 return Err(CallError::NotSent(format!(
-                    "looking for the coordinator of group {}: {text} (error {})",
-                    self.group, found.error_code
+                    "looking for the coordinator of {}: {text} (error {})",
+                    self.whose, found.error_code
                 )));
             }
             let port = u16::try_from(found.port).map_err(|_| CallError::NotSent(format!("the coordinator's port is {}", found.port)))?;
             // The first one may be it.
             let is_it = broker.peer() == format!("{}:{port}", &*found.host);
             let connection = if is_it { broker } else { Connection::open(&self.security, &found.host, port, limit.clone())? };
-            tracing::debug!(group = self.group, coordinator = connection.peer(), "connected");
+            tracing::debug!(of = %self.whose, coordinator = connection.peer(), "connected");
             self.connection = Some(connection);
         }
         Ok(self.connection.as_mut().expect("it was just made"))
@@ -196,8 +254,13 @@ pub(crate) mod codes {
     pub(crate) const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
     pub(crate) const UNSUPPORTED_VERSION: i16 = 35;
     pub(crate) const INVALID_REQUEST: i16 = 42;
+    pub(crate) const INVALID_PRODUCER_EPOCH: i16 = 47;
+    pub(crate) const INVALID_TRANSACTION_TIMEOUT: i16 = 50;
+    pub(crate) const CONCURRENT_TRANSACTIONS: i16 = 51;
+    pub(crate) const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
     pub(crate) const GROUP_ID_NOT_FOUND: i16 = 69;
     pub(crate) const GROUP_MAX_SIZE_REACHED: i16 = 81;
+    pub(crate) const PRODUCER_FENCED: i16 = 90;
     pub(crate) const FENCED_MEMBER_EPOCH: i16 = 110;
     pub(crate) const STALE_MEMBER_EPOCH: i16 = 113;
     pub(crate) const STREAMS_INVALID_TOPOLOGY: i16 = 130;

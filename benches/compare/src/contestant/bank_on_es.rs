@@ -74,6 +74,9 @@ impl Bank {
         for (key, value) in own {
             set(&mut command, key, &value);
         }
+        if let Some(member) = run.member {
+            set(&mut command, "listen", &format!("127.0.0.1:{}", member.port));
+        }
         let mut settings: Vec<(String, String)> = Vec::new();
         for (key, value) in self.settings.iter().chain(&run.contestant.settings) {
             settings.retain(|(set, _)| set != key);

@@ -7,7 +7,7 @@ use crate::bench::Progress;
 use crate::contestant::Run;
 use crate::feed::{Feed, Schedule, now};
 use crate::process::{cpu_seconds, peak_memory};
-use crate::verify::reader;
+use crate::verify::{Since, reader};
 use crate::watch::Watch;
 use hdrhistogram::Histogram;
 use rdkafka::consumer::BaseConsumer;
@@ -37,7 +37,7 @@ pub(super) fn run(run: &Run<'_>, rate: u64, warm_up: u64, seconds: u64, progress
     feed.write(0..GREETING, |_| {})?;
     let watch = Watch::new(&servers, &run.group(), &run.topics.commands, partitions)?;
     watch.until(&mut process, |offsets| offsets.iter().sum::<i64>() == GREETING as i64)?;
-    let consumer = reader(&servers, &[&run.topics.events, &run.topics.outcomes], partitions, FETCH_WAIT)?;
+    let consumer = reader(&servers, &[&run.topics.events, &run.topics.outcomes], partitions, Since::Beginning, FETCH_WAIT)?;
     let mut arrivals = Arrivals { consumer, seen: 0, counted: Histogram::new_with_bounds(1, LONGEST, 3).expect("the bounds are in order") };
     arrivals.until(GREETING, i64::MAX, |_| {})?;
 
@@ -45,7 +45,7 @@ pub(super) fn run(run: &Run<'_>, rate: u64, warm_up: u64, seconds: u64, progress
     let schedule = Schedule { rate, start: now() + PAUSE };
     let counted_from = schedule.start + 1000 * warm_up as i64;
     let sent = thread::scope(|scope| {
-        let sender = scope.spawn(|| feed.send_on_time(GREETING..total, schedule));
+        let sender = scope.spawn(|| feed.send_on_time(GREETING..total, schedule, || true));
         let arrived = arrivals.until(total, counted_from, |seen| progress.committed(seen as u64, total as u64));
         let sent = sender.join().unwrap_or_else(|_| Err(Failure("the sender has panicked".into())));
         sent.and(arrived)

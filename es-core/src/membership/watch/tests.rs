@@ -100,6 +100,18 @@ fn who_stops_in_good_order_or_has_told_nothing_is_left_alone() {
 }
 
 #[test]
+fn who_stops_moves_partitions_before_and_after_it_is_gone() {
+    let mut scene = Scene::knowing(&["c"]);
+    assert!(!scene.watch.expects_news(Duration::ZERO, scene.now));
+    scene.run(500, |at| Look::Told(Told { stops: true, ..told(at) }));
+    assert!(scene.watch.expects_news(Duration::ZERO, scene.now), "it says so");
+    scene.run(500, |_| Look::Refused);
+    assert!(scene.watch.expects_news(Duration::ZERO, scene.now), "it is still listed");
+    scene.run(500, |at| Look::Told(told(at)));
+    assert!(!scene.watch.expects_news(Duration::ZERO, scene.now), "it is back");
+}
+
+#[test]
 fn nobody_evicts_himself_or_who_has_come_back_elsewhere() {
     let mut scene = Scene::knowing(&["c"]);
     scene.run(500, |_| Look::Told(told("b")));
