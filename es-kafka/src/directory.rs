@@ -6,7 +6,6 @@
 //! the partition.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// One process of a component, and what it has.
@@ -35,11 +34,10 @@ impl Eq for Directory {}
 
 #[derive(Debug, Default)]
 struct Shared {
-    version: AtomicU64,
     components: RwLock<BTreeMap<String, Partitions>>,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Partitions {
     owner: BTreeMap<i32, String>,
     standbys: BTreeMap<i32, Vec<String>>,
@@ -59,11 +57,7 @@ impl Directory {
             }
             new.endpoints.insert(endpoint);
         }
-        let mut components = self.0.components.write().unwrap_or_else(PoisonError::into_inner);
-        if components.get(component) != Some(&new) {
-            components.insert(component.to_owned(), new);
-            self.0.version.fetch_add(1, Ordering::Release);
-        }
+        self.0.components.write().unwrap_or_else(PoisonError::into_inner).insert(component.to_owned(), new);
     }
 
     /// The endpoint of the process that serves this partition, where one is known.
@@ -80,12 +74,6 @@ impl Directory {
     #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "who watches the others"))]
     pub(crate) fn endpoints(&self, component: &str) -> BTreeSet<String> {
         self.read(component, |known| known.endpoints.clone()).unwrap_or_default()
-    }
-
-    #[cfg_attr(not(test), allow(dead_code, reason = "for who wants to hear of changes"))]
-    /// A number that grows whenever the table has changed. Reading it takes no lock.
-    pub(crate) fn version(&self) -> u64 {
-        self.0.version.load(Ordering::Acquire)
     }
 
     fn read<T>(&self, component: &str, read: impl FnOnce(&Partitions) -> T) -> Option<T> {
@@ -112,16 +100,5 @@ mod tests {
         directory.update("account", vec![owner("b:1", &[1], &[])]);
         assert_eq!(reader.owner("account", 1).as_deref(), Some("b:1"));
         assert_eq!((reader.owner("account", 0), reader.standbys("account", 2)), (None, vec![]));
-    }
-
-    #[test]
-    fn the_version_tells_a_change_and_only_a_change() {
-        let directory = Directory::default();
-        let before = directory.version();
-        directory.update("account", vec![owner("a:1", &[0], &[])]);
-        let after = directory.version();
-        assert!(after > before);
-        directory.update("account", vec![owner("a:1", &[0], &[])]);
-        assert_eq!(directory.version(), after);
     }
 }
