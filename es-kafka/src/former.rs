@@ -103,6 +103,7 @@ fn verdict(answer: Result<i16, CallError>) -> Verdict {
         Ok(code) => Verdict::Refused(Code::Fail, format!("it was refused (error {code})")),
         // Another producer than the first does no harm.
         Err(CallError::NotSent(why) | CallError::NoAnswer(why)) => Verdict::Again(why, PAUSE),
+        Err(CallError::Forbidden(why)) => Verdict::Refused(Code::TransactionalIdAuthorizationFailed, why),
         Err(CallError::Unsupported(why)) => Verdict::Refused(Code::UnsupportedVersion, why),
     }
 }
@@ -141,6 +142,8 @@ mod tests {
             assert!(matches!(verdict(Ok(passing)), Verdict::Again(_, PAUSE)), "{passing}");
         }
         assert!(matches!(verdict(Err(CallError::NoAnswer("lost".into()))), Verdict::Again(..)));
+        let forbidden = verdict(Err(CallError::Forbidden("no".into())));
+        assert_eq!(forbidden, Verdict::Refused(Code::TransactionalIdAuthorizationFailed, "no".into()));
         let Verdict::Refused(code, text) = verdict(Ok(codes::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)) else { panic!("it is allowed") };
         let error = request_error(&what("bank-x-account-0"), code, &text);
         assert!(

@@ -310,7 +310,7 @@ impl StreamsMembership {
             let kind = match self.coordinator.commit_offsets(&self.info.id, epoch, &topic, &offsets, limit) {
                 Ok(codes::NONE) => continue,
                 // Offsets may be committed again without harm.
-                Err(CallError::NotSent(text) | CallError::NoAnswer(text)) => (ErrorKind::Retriable, text),
+                Err(CallError::NotSent(text) | CallError::Forbidden(text) | CallError::NoAnswer(text)) => (ErrorKind::Retriable, text),
                 Err(CallError::Unsupported(text)) => (ErrorKind::Fatal, text),
                 Ok(code) if is_stale(code) => {
                     self.handle_stale(Some(epoch));
@@ -360,7 +360,7 @@ fn host_and_port(endpoint: &str) -> Option<(String, u16)> {
 
 fn failure_of_call(error: &CallError) -> Failure {
     match error {
-        CallError::NotSent(text) => Failure::NotNow(text.clone()),
+        CallError::NotSent(text) | CallError::Forbidden(text) => Failure::NotNow(text.clone()),
         CallError::NoAnswer(text) => Failure::NoAnswer(text.clone()),
         CallError::Unsupported(text) => Failure::Refused(text.clone()),
     }

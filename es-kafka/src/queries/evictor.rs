@@ -205,7 +205,7 @@ fn say_farewell(coordinator: &mut Coordinator, member: &str, until: Instant) -> 
             ) => format!("the coordinator is not ready (error {code})"),
             Ok(code) => return Err((ErrorKind::Fatal, format!("it was refused (error {code})"))),
             Err(CallError::NotSent(why) | CallError::NoAnswer(why)) => why,
-            Err(CallError::Unsupported(why)) => return Err((ErrorKind::Fatal, why)),
+            Err(CallError::Unsupported(why) | CallError::Forbidden(why)) => return Err((ErrorKind::Fatal, why)),
         };
         if Instant::now() + PAUSE >= until {
             return Err((ErrorKind::Retriable, why));

@@ -25,6 +25,9 @@ pub(crate) enum CallError {
     /// The request was sent, perhaps in part, and no answer came.
     #[error("{0}")]
     NoAnswer(String),
+    /// Who asks is not allowed to; the request was not sent.
+    #[error("{0}")]
+    Forbidden(String),
     /// The broker does not know this request.
     #[error("{0}")]
     Unsupported(String),

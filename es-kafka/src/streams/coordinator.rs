@@ -208,10 +208,10 @@ impl Coordinator {
             let found = answer.coordinators.first().ok_or_else(|| CallError::NotSent("no coordinator was told".to_owned()))?;
             if found.error_code != 0 {
                 let text = found.error_message.as_ref().map(ToString::to_string).unwrap_or_default();
-                return Err(CallError::NotSent(format!(
-                    "looking for the coordinator of {}: {text} (error {})",
-                    self.whose, found.error_code
-                )));
+                let why = format!("looking for the coordinator of {}: {text} (error {})", self.whose, found.error_code);
+                let is_forbidden =
+                    matches!(found.error_code, codes::GROUP_AUTHORIZATION_FAILED | codes::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
+                return Err(if is_forbidden { CallError::Forbidden(why) } else { CallError::NotSent(why) });
             }
             let port = u16::try_from(found.port).map_err(|_| CallError::NotSent(format!("the coordinator's port is {}", found.port)))?;
             // The first one may be it.
