@@ -210,7 +210,7 @@ impl Plan {
             headers: random.pick(&[HeaderStyle::Full, HeaderStyle::Compact]),
             command_memory: if is_short { short } else { Duration::from_secs(24 * 60 * 60) },
             batch_records: random.pick(&[1, 3, 10, 1000]),
-            batch_bytes: random.pick(&[500, 16 << 20]),
+            batch_bytes: random.pick(&[4000, 16 << 20]),
             commit_interval: random.millis(1, 100),
             uncertain_after: Duration::from_millis(400),
             retry_for: random.millis(500, 3000),

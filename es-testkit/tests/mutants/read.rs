@@ -121,7 +121,7 @@ pub(super) fn first_ends() -> Twist {
     })
 }
 
-/// The ends of the topics are read before the stable offset is.
+/// The ends of what is committed are read before the stable offset is, which waits for what is pending.
 pub(super) fn early_ends() -> Twist {
     let early: Rc<RefCell<BTreeMap<Place, Extent>>> = Rc::default();
     let looked = early.clone();
@@ -130,7 +130,7 @@ pub(super) fn early_ends() -> Twist {
             for (role, topic) in &port.client.config().topics {
                 let Ok(marks) = port.cluster.watermarks(topic, partition) else { continue };
                 let place = Place::new(*role, partition);
-                looked.borrow_mut().insert(place, Extent { place, start: marks.start, end: marks.high });
+                looked.borrow_mut().insert(place, Extent { place, start: marks.start, end: marks.stable });
             }
         }
         port.client.stable_offsets(places)
