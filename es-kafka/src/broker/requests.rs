@@ -103,7 +103,14 @@ pub(super) fn extents(
 
 /// Whether the client asked a leader, or under a leader's epoch, that is no more, or knows of none.
 fn is_of_former_leader(code: Code) -> bool {
-    matches!(code, Code::FencedLeaderEpoch | Code::UnknownLeaderEpoch | Code::NotLeaderForPartition | Code::LeaderNotAvailable)
+    matches!(
+        code,
+        Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
+            | Code::OffsetNotAvailable
+    )
 }
 
 /// The cluster and the component's topics.

@@ -173,6 +173,11 @@ pub(crate) fn offsets<C: ClientContext>(
             let told = &*rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i));
             let code = RDKafkaErrorCode::from(told.err);
             failure(told.err, || format!("{}-{}: {code}", text(told.topic), told.partition))?;
+            if told.offset < 0 {
+                // No error, and no offset: a leader that has just been elected does not know how far it may tell.
+                let text = format!("{}-{}: its leader tells no offset yet", text(told.topic), told.partition);
+                return Err(NativeError { text, ..NativeError::plain(RDKafkaErrorCode::OffsetNotAvailable) });
+            }
             found.insert((text(told.topic), told.partition), told.offset);
         }
         Ok(found)
