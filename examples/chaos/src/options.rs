@@ -35,7 +35,7 @@ pub(crate) struct Options {
     /// How the processes share the partitions
     #[arg(long, value_enum, default_value_t = Groups::Streams)]
     pub(crate) groups: Groups,
-    /// How many brokers there are: with three, topics have three replicas, and one broker is down at a time
+    /// How many brokers there are: with three, topics have three replicas, and one of them is down at a time, never the first, which has the only controller
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
     pub(crate) brokers: u32,
     /// How many processes of it run
